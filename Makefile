@@ -1,0 +1,67 @@
+# Everything happens in .venv at the project's root; nothing outside this folder is changed.
+PYTHON  ?= python3.11
+VENV    := .venv
+BIN     := $(VENV)/bin
+PY      := $(BIN)/python
+MODELS  := models
+GEMMA   := $(MODELS)/gemma-3-270m-q4_k_m.gguf
+SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
+CPUS    := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
+
+.PHONY: help demo test lint format install models bench clean
+
+help:
+	@echo "make demo    build, fetch Gemma 3 270M, split it, run it three ways side by side"
+	@echo "make test    build, fetch the test models, run all tests and the linters"
+	@echo "make lint    ruff, mypy, clang-format, compiler warnings as errors"
+	@echo "make bench   measure against stock llama-cpp-python on this machine"
+
+# llama.cpp is compiled here: let it use every core
+export CMAKE_BUILD_PARALLEL_LEVEL := $(CPUS)
+
+$(VENV)/.deps: pyproject.toml tools/requirements.txt
+	@echo "== creating $(VENV); the first build of llama-cpp-python takes some minutes, pip then caches it"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --progress-bar off -r tools/requirements.txt
+	@touch $@
+
+# an ordinary install, so that tests and users see the same files; only what changed is compiled again
+$(VENV)/.native: $(VENV)/.deps $(SOURCES)
+	@echo "== building libvocabtailor"
+	$(PY) -m pip install --quiet --no-build-isolation --no-deps --config-settings=cmake.define.VT_WERROR=ON .
+	@touch $@
+
+install: $(VENV)/.native
+
+$(GEMMA): | $(VENV)/.deps
+	$(PY) tools/fetch_models.py gemma $(MODELS)
+
+$(SMOLLM2): | $(VENV)/.deps
+	$(PY) tools/fetch_models.py smollm2 $(MODELS)
+
+models: $(GEMMA) $(SMOLLM2)
+
+demo: install $(GEMMA)
+	$(PY) tools/demo.py $(GEMMA)
+
+test: install models lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/include/*.h native/examples/*.c
+
+format: $(VENV)/.deps
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/include/*.h native/examples/*.c
+
+bench: install models
+	$(PY) tools/bench_all.py $(MODELS)
+
+clean:
+	rm -rf build $(VENV) $(MODELS)

@@ -1,0 +1,225 @@
+/*
+ * vocabtailor.h - a vocabulary store, an active-set LM head and a hook for llama.cpp contexts, in plain C.
+ *
+ *   NAME.vocab.gguf -> vt_store            embedding rows, read when they are needed
+ *   vt_store        -> vt_head             the LM head over the active set of token ids
+ *   llama_context of NAME.core.gguf + vt_store + vt_head -> vt_hook   decode, logits, sample
+ *
+ * Conventions
+ *   - Functions that can fail return a vt_status; 0 is success. On failure a one-line text is written to
+ *     err[0 .. n_err), always terminated; err may be NULL when n_err is 0.
+ *   - Every vt_*_open / vt_*_new is paired with vt_*_free, and free(NULL) is allowed.
+ *   - An object is used by one thread at a time; a second concurrent call fails with VT_ERROR_BUSY.
+ *   - Pointers that an object hands out stay valid until its next call or its free.
+ *   - A head keeps its store alive no longer than the caller does: free hook, then head, then store.
+ */
+#ifndef VOCABTAILOR_H
+#define VOCABTAILOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* -- declarations: plain C, read as they stand by the Python binding -- */
+
+struct ggml_tensor;
+struct llama_context;
+struct llama_sampler;
+struct llama_vocab;
+
+typedef enum vt_status {
+    VT_OK             = 0,
+    VT_ERROR_ARGUMENT = 1, /* a bad argument: NULL, a size that does not fit, a wrong state */
+    VT_ERROR_IO       = 2, /* the file system said no, or the file changed under us */
+    VT_ERROR_FORMAT   = 3, /* a malformed file */
+    VT_ERROR_MISMATCH = 4, /* two files or objects that do not belong together */
+    VT_ERROR_TOKEN    = 5, /* a token id outside [0, n_vocab) */
+    VT_ERROR_MEMORY   = 6, /* out of memory */
+    VT_ERROR_COMPUTE  = 7, /* llama.cpp or ggml failed, or a hidden state is not finite */
+    VT_ERROR_VERSION  = 8, /* another llama.cpp than the one this library was built for */
+    VT_ERROR_BUSY     = 9, /* another thread is inside this object */
+    VT_ERROR_INTERNAL = 10
+} vt_status;
+
+/* ---- library ---- */
+
+/* what this library was built against, e.g. "llama-cpp-python 0.3.36, llama 0.5.0-dev, ggml 0.25.3" */
+const char * vt_build_info(void);
+
+/* VT_ERROR_VERSION unless the llama and ggml in this process are the ones this library was built for */
+vt_status vt_check_runtime(char * err, size_t n_err);
+
+/* ---- GGUF headers, the one reader of untrusted bytes ---- */
+
+typedef struct vt_gguf vt_gguf;
+
+typedef struct vt_gguf_key {
+    const char *    name;
+    int32_t         type;         /* enum gguf_type */
+    int32_t         element_type; /* of an array, else -1 */
+    uint64_t        n;            /* elements of an array, else 1 */
+    const uint8_t * value;        /* encoded value; of an array: its first element */
+    uint64_t        n_bytes;      /* encoded size of all elements */
+    const uint8_t * record;       /* the whole record, from the key's length on */
+    uint64_t        n_record;
+} vt_gguf_key;
+
+typedef struct vt_gguf_tensor {
+    const char * name;
+    int32_t      type; /* enum ggml_type */
+    int32_t      n_dims;
+    int64_t      ne[4];
+    uint64_t     offset; /* from the start of the file, bytes */
+    uint64_t     n_bytes;
+} vt_gguf_tensor;
+
+/* read and validate the header of path; tensor data is not read */
+vt_status vt_gguf_open(const char * path, vt_gguf ** out, char * err, size_t n_err);
+void      vt_gguf_free(vt_gguf * g);
+
+uint64_t vt_gguf_n_keys(const vt_gguf * g);
+uint64_t vt_gguf_n_tensors(const vt_gguf * g);
+uint64_t vt_gguf_alignment(const vt_gguf * g);
+uint64_t vt_gguf_data_offset(const vt_gguf * g);
+uint64_t vt_gguf_file_size(const vt_gguf * g);
+
+vt_status vt_gguf_get_key(const vt_gguf * g, uint64_t i, vt_gguf_key * out);
+vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_tensor * out);
+
+/* ---- vocabulary store ---- */
+
+typedef struct vt_store vt_store;
+
+typedef enum vt_table {
+    VT_TABLE_EMBEDDING = 0, /* token_embd.weight */
+    VT_TABLE_HEAD      = 1  /* output.weight, or token_embd.weight of a tied model */
+} vt_table;
+
+typedef struct vt_store_info {
+    char     architecture[64];
+    char     pair_id[65];
+    char     source_sha256[65];
+    char     tokenizer_sha256[65]; /* fingerprint of the tokenizer */
+    int64_t  n_vocab;
+    int64_t  n_embd;
+    int32_t  tied; /* 1: the head is the embedding table */
+    int32_t  has_bias;
+    int32_t  embedding_type; /* enum ggml_type */
+    int32_t  head_type;
+    uint64_t embedding_row_bytes;
+    uint64_t head_row_bytes;
+    float    embedding_scale; /* factor on rows fed through llama_batch.embd */
+    float    logit_scale;     /* factor on logits, 1 for none */
+    float    logit_softcap;   /* cap * tanh(logit / cap), 0 for none */
+} vt_store_info;
+
+vt_status vt_store_open(const char * path, vt_store ** out, char * err, size_t n_err);
+void      vt_store_free(vt_store * s);
+vt_status vt_store_get_info(const vt_store * s, vt_store_info * out);
+
+/* out: (n, n_embd) f32, row-major; n_out is its size in floats. Values of the tensor itself, not scaled. */
+vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err);
+
+/* out: (n, row_bytes) as stored */
+vt_status vt_store_raw_rows(vt_store * s, vt_table table, const int32_t * ids, size_t n, uint8_t * out, size_t n_out, char * err, size_t n_err);
+
+/* rows read from the file so far */
+uint64_t vt_store_n_read(const vt_store * s);
+
+/* check every row's data (finite scales) with ggml */
+vt_status vt_store_validate_data(vt_store * s, char * err, size_t n_err);
+
+/* ---- active-set LM head ---- */
+
+typedef struct vt_head vt_head;
+
+/* store must outlive the head */
+vt_status vt_head_new(vt_store * store, vt_head ** out, char * err, size_t n_err);
+void      vt_head_free(vt_head * h);
+
+/* replace the whole set by these ids, in this order, duplicates ignored; they become the static rows.
+ * Rows that are already in memory at the same place are not read again. */
+vt_status vt_head_set_static(vt_head * h, const int32_t * ids, size_t n, char * err, size_t n_err);
+
+/* add ids that are not in the set yet, in order of first appearance, after the rows that are there */
+vt_status vt_head_append(vt_head * h, const int32_t * ids, size_t n, size_t * n_added, char * err, size_t n_err);
+
+/* back to the static rows; reads nothing */
+vt_status vt_head_reset(vt_head * h, char * err, size_t n_err);
+
+size_t          vt_head_n_static(const vt_head * h);
+size_t          vt_head_n_rows(const vt_head * h);
+const int32_t * vt_head_ids(const vt_head * h);     /* (n_rows,) row order: static rows, then appended ones */
+uint64_t        vt_head_n_bytes(const vt_head * h); /* memory held for rows, ids and logits */
+
+/* hidden: (n_hidden, n_embd) f32; logits: (n_hidden, n_rows) f32, transformed as the model does */
+vt_status vt_head_compute(vt_head * h, const float * hidden, size_t n_hidden, int32_t n_threads, float * logits, size_t n_logits, char * err,
+                          size_t n_err);
+
+/* ---- hook: one llama_context of the core, a store and a head ---- */
+
+typedef struct vt_hook vt_hook;
+
+/* store and head must outlive the hook; head may be NULL when only hidden states are wanted,
+ * store too when the context takes token ids itself (an unsplit model) */
+vt_status vt_hook_new(vt_store * store, vt_head * head, vt_hook ** out, char * err, size_t n_err);
+void      vt_hook_free(vt_hook * k);
+
+/* goes into llama_context_params.cb_eval, with the hook as cb_eval_user_data; it notes the LM head's input */
+bool vt_hook_eval_callback(struct ggml_tensor * t, bool ask, void * hook);
+
+/* ctx must have been created with the callback above */
+vt_status vt_hook_attach(vt_hook * k, struct llama_context * ctx, char * err, size_t n_err);
+
+/* decode n tokens of sequence 0 at positions pos0 .. pos0 + n. outputs: (n,) 0 or 1 per token, or NULL for the
+ * last one only. Earlier outputs are dropped. The batch is cut at the context's n_batch. */
+vt_status vt_hook_decode(vt_hook * k, const int32_t * tokens, size_t n, int32_t pos0, const int8_t * outputs, char * err, size_t n_err);
+
+size_t        vt_hook_n_outputs(const vt_hook * k);
+const float * vt_hook_hidden(const vt_hook * k); /* (n_outputs, n_embd) f32: the input of the LM head */
+
+/* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_ids */
+vt_status vt_hook_logits(vt_hook * k, size_t i, const float ** logits, char * err, size_t n_err);
+
+/* apply chain to the candidates of output i, accept the choice, return its token id */
+vt_status vt_hook_sample(vt_hook * k, struct llama_sampler * chain, size_t i, int32_t * token, char * err, size_t n_err);
+
+typedef struct vt_hook_stats {
+    uint64_t n_decoded; /* tokens */
+    uint64_t n_head;    /* hidden states multiplied with the head */
+    int64_t  t_embed_us;
+    int64_t  t_core_us;
+    int64_t  t_head_us;
+    int64_t  t_sample_us;
+    uint64_t n_bytes_hidden; /* memory held for embedding rows and hidden states */
+    uint64_t n_bytes_logits; /* memory held for logits and sampling candidates */
+} vt_hook_stats;
+
+vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out);
+
+/* ---- vocabulary ---- */
+
+/* tokens that stay in every active set: special and end-of-generation tokens, tokens of one byte, and white space.
+ * Unused slots are left out. Writes up to n_ids ids, ascending; *n is their number in any case. */
+vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
+
+/* ---- table types ---- */
+
+/* name and geometry of a ggml type that can be decoded by row; VT_ERROR_ARGUMENT for others */
+vt_status vt_type_info(int32_t type, const char ** name, int64_t * block_size, uint64_t * type_size, char * err, size_t n_err);
+
+/* quantise n_rows rows of n_per_row values from one type to another through f32, with ggml */
+vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t n_src, int32_t dst_type, uint8_t * dst, size_t n_dst, int64_t n_rows,
+                        int64_t n_per_row, int32_t n_threads, char * err, size_t n_err);
+
+/* -- end of declarations -- */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,62 @@
+"""What several commands share: options, a progress bar, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def add_core(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a split model."""
+    parser.add_argument("-m", "--model", required=True, metavar="CORE", help="NAME.core.gguf")
+    parser.add_argument(
+        "--vocab", metavar="FILE", help="NAME.vocab.gguf (default: the one beside the core)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; dataclasses and paths are converted."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return str(value) if isinstance(value, Path) else value.tolist()
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of bytes on stderr, where that is a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=what, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        yield update
+
+
+def positive(text: str) -> int:
+    """Parse a positive integer that fits native code."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a positive integer")
+    return value

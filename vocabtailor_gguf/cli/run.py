@@ -1,0 +1,172 @@
+"""Generate text from a split model; text on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.llama import TailoredLlama
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    _common.add_core(parser)
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("-p", "--prompt", help="the prompt")
+    prompt.add_argument("-f", "--file", metavar="FILE", help="a file that holds the prompt")
+    parser.add_argument(
+        "-n", "--n-predict", type=int, default=-1, metavar="N", help="tokens (-1: to the context)"
+    )
+    parser.add_argument(
+        "-c", "--ctx-size", type=int, default=2048, metavar="N", help="0: the model's"
+    )
+    parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
+    parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
+    parser.add_argument("--mode", choices=["tailored", "full"], default="tailored")
+    parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
+    parser.add_argument("--top-k", type=int, default=40, metavar="K")
+    parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
+    parser.add_argument("--min-p", type=float, default=0.05, metavar="P")
+    parser.add_argument("--seed", type=int, default=-1, metavar="S", help="-1: random")
+    grammar = parser.add_mutually_exclusive_group()
+    grammar.add_argument("--grammar-file", metavar="FILE", help="a GBNF grammar")
+    grammar.add_argument("-j", "--json-schema", metavar="SCHEMA", help="a JSON schema to obey")
+    _common.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate and stream."""
+    _check_ranges(args)
+    prompt = args.prompt if args.file is None else _read(args.file)
+    grammar = _grammar(args)
+    llm = TailoredLlama(
+        args.model,
+        vocab_path=args.vocab,
+        token_set=args.token_set,
+        mode=args.mode,
+        n_ctx=args.ctx_size,
+        n_threads=args.threads,
+        n_threads_batch=args.threads,
+        seed=args.seed % 2**32,
+        verbose=False,
+    )
+    try:
+        return _generate(llm, prompt, grammar, args)
+    finally:
+        llm.close()
+
+
+def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Namespace) -> int:
+    add_bos = bool(llm._model.add_bos_token())
+    tokens = llm.tokenize(prompt.encode("utf-8"), add_bos=add_bos, special=True)
+    if not tokens:
+        tokens = [llm.token_bos()]
+    room = llm.n_ctx() - len(tokens)
+    if room < 1:
+        raise VocabTailorError(
+            f"the prompt has {len(tokens)} tokens, the context {llm.n_ctx()}; raise -c"
+        )
+    limit = room if args.n_predict < 0 else min(args.n_predict, room)
+    if llm.mode == "tailored":
+        print(
+            f"tailored mode: {len(llm.active_ids):,} of {llm.n_vocab():,} tokens and those of the "
+            "prompt can be produced, no others",
+            file=sys.stderr,
+        )
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    ids: list[int] = []
+    pieces: list[str] = []
+    began = time.perf_counter()
+    first = began
+    for token in _tokens(llm, tokens, limit, grammar, args):
+        if not ids:
+            first = time.perf_counter()
+        ids.append(token)
+        piece = llm.detokenize([token], prev_tokens=tokens + ids[:-1])
+        pieces.append(decoder.decode(piece))
+        if not args.json:
+            print(pieces[-1], end="", flush=True)
+    pieces.append(decoder.decode(b"", final=True))
+    ended = time.perf_counter()
+    speed = (len(ids) - 1) / (ended - first) if len(ids) > 1 else 0.0
+    if args.json:
+        _common.print_json(
+            {
+                "text": "".join(pieces),
+                "ids": ids,
+                "prompt_tokens": len(tokens),
+                "mode": llm.mode,
+                "tokens_per_second": speed,
+                "stats": dict(llm.stats),
+                "memory": dict(llm.memory_report()),
+            }
+        )
+        return 0
+    print(pieces[-1])
+    stats, memory = llm.stats, llm.memory_report()
+    print(
+        f"prompt {len(tokens)} tokens in {1e3 * (first - began):.0f} ms; {len(ids)} tokens, "
+        f"{speed:.1f} tokens/s; {stats.head_rows:,} head rows; embedding, head and logits "
+        f"{(memory.embedding + memory.head + memory.logits) / 1e6:.1f} MB, "
+        f"process {(memory.anon + memory.file) / 1e6:.0f} MB",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _tokens(
+    llm: TailoredLlama, prompt: list[int], limit: int, grammar: Any, args: argparse.Namespace
+) -> Iterator[int]:
+    if limit < 1:
+        return
+    stream = llm.generate(
+        prompt,
+        temp=args.temp,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        grammar=grammar,
+    )
+    for i, token in enumerate(stream, 1):
+        if llama_cpp.llama_vocab_is_eog(llm._model.vocab, token):
+            break
+        yield token
+        if i >= limit:
+            break
+    stream.close()
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    limits = {"temp": (0, 100), "top_p": (0, 1), "min_p": (0, 1)}
+    for name, (low, high) in limits.items():
+        if not low <= getattr(args, name) <= high:
+            raise VocabTailorError(f"--{name.replace('_', '-')}: expected {low} to {high}")
+    if not 0 <= args.ctx_size < 2**31 or not -(2**31) <= args.top_k < 2**31:
+        raise VocabTailorError("-c or --top-k: out of range")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        raise BadFileError(f"{path}: cannot be read: {e}") from e
+
+
+def _grammar(args: argparse.Namespace) -> llama_cpp.LlamaGrammar | None:
+    try:
+        if args.grammar_file is not None:
+            return llama_cpp.LlamaGrammar.from_string(_read(args.grammar_file), verbose=False)
+        if args.json_schema is not None:
+            return llama_cpp.LlamaGrammar.from_json_schema(args.json_schema, verbose=False)
+    except (ValueError, KeyError, TypeError) as e:
+        raise VocabTailorError(f"the grammar cannot be read: {e}") from e
+    return None

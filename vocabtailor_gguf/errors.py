@@ -1,0 +1,27 @@
+"""Errors raised by this package."""
+
+from __future__ import annotations
+
+
+class VocabTailorError(Exception):
+    """Base class of all errors of this package."""
+
+
+class BadFileError(VocabTailorError):
+    """A file is malformed, or cannot be read or written."""
+
+
+class MismatchError(VocabTailorError):
+    """Two files or objects do not belong together."""
+
+
+class TokenIdError(VocabTailorError, ValueError):
+    """A token id is outside the vocabulary, or not an integer."""
+
+
+class UnsupportedError(VocabTailorError):
+    """A model or a feature that this package does not support."""
+
+
+class VersionError(VocabTailorError):
+    """The installed llama.cpp is not the one the native library was built for."""

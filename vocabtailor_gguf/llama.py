@@ -1,0 +1,402 @@
+"""TailoredLlama: ``llama_cpp.Llama`` on a core and its vocabulary store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import _internals as internals
+
+from vocabtailor_gguf import _native
+from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf._llama_log import collect_log
+from vocabtailor_gguf._process import process_memory
+from vocabtailor_gguf._scores import LastPosition, LazyScores
+from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf.hook import ActiveHead, Hook
+from vocabtailor_gguf.merge import sibling_store
+from vocabtailor_gguf.reports import MemoryReport, Stats
+from vocabtailor_gguf.store import VocabStore, token_array
+from vocabtailor_gguf.token_set import TokenSet
+
+Mode = Literal["tailored", "exact", "full"]
+
+# arguments of llama_cpp.Llama that would give a wrong answer here, and the value that is harmless
+_UNSUPPORTED_ARGUMENTS: dict[str, Any] = {
+    "logits_all": False,
+    "embedding": False,
+    "draft_model": None,
+    "lora_path": None,
+    "lora_base": None,
+}
+
+_NO_TOKENS = np.empty(0, dtype=np.int32)
+
+
+def _not_yet(what: str) -> NoReturn:
+    raise UnsupportedError(f"{what} is not supported by TailoredLlama yet")
+
+
+class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
+    """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
+
+    In mode ``"tailored"`` only tokens of the active set can be produced: always-on tokens (special
+    and end-of-generation tokens, single bytes, white space), the token set, and the tokens of the
+    prompt. Mode ``"full"`` computes every row of the LM head and gives llama.cpp's own output.
+
+    Args:
+        model_path: ``NAME.core.gguf``.
+        vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
+        token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
+        mode: ``"tailored"`` or ``"full"``.
+        **kwargs: Arguments of ``llama_cpp.Llama``.
+
+    Raises:
+        BadFileError: A file cannot be read or is malformed.
+        MismatchError: Core, store and token set do not belong together.
+        UnsupportedError: An argument is not supported.
+
+    Example:
+        >>> llm = TailoredLlama(CORE, mode="full", n_ctx=64, verbose=False)
+        >>> out = llm.create_completion("Rome is", max_tokens=4, temperature=0)
+        >>> out["usage"]["completion_tokens"]
+        4
+        >>> llm.close()
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        vocab_path: str | os.PathLike[str] | None = None,
+        token_set: TokenSet | str | os.PathLike[str] | None = None,
+        mode: Mode = "tailored",
+        **kwargs: Any,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._misses = 0
+        self._prompt = _NO_TOKENS
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if mode == "exact":
+            _not_yet("mode 'exact'")
+        for name, harmless in _UNSUPPORTED_ARGUMENTS.items():
+            if kwargs.get(name, harmless) != harmless:
+                _not_yet(f"{name}={kwargs[name]!r}")
+        core, vocab = Path(model_path), Path(vocab_path or sibling_store(model_path))
+        store = VocabStore(vocab)
+        try:
+            self._load_tokenizer(core, vocab, kwargs)
+        except BaseException:
+            store.close()
+            raise
+        try:
+            # freed in the opposite order: context, core, hook, head, store
+            self._stack.callback(store.close)
+            self._store = store
+            self._mode = mode
+            self._head = ActiveHead(store)
+            self._stack.callback(self._head.close)
+            self._hook = Hook(store, self._head)
+            self._stack.callback(self._hook.close)
+            self._load_core(core)
+            self._always_on = _always_on(self._model.vocab)
+            self.set_token_set(token_set)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- loading ----
+
+    def _load_tokenizer(self, core: Path, vocab: Path, kwargs: dict[str, Any]) -> None:
+        """Let llama_cpp.Llama load the store as a model that is only a vocabulary.
+
+        It reads all arguments into parameter structs, which the core then gets. It is given a
+        batch of one token because it sizes its (n_batch, n_vocab) scores by it.
+        """
+        n_ctx = kwargs.get("n_ctx", 512) or _train_context(core)
+        n_batch, n_ubatch = kwargs.get("n_batch", 512), kwargs.get("n_ubatch", 512)
+        for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_ubatch", n_ubatch)):
+            if not 1 <= value < 2**31:
+                raise ValueError(f"{name}: found {value}, expected 1 to 2**31 - 1")
+        arguments = {**kwargs, "n_ctx": n_ctx, "n_batch": 1, "n_ubatch": 1, "vocab_only": True}
+        before = process_memory()
+        try:
+            # the warnings are about a context without layers, which is never used
+            with collect_log(forward=bool(kwargs.get("verbose", True))) as log:
+                super().__init__(str(vocab), **arguments)
+        except (ValueError, RuntimeError) as e:
+            raise BadFileError(f"{vocab}: {e}: {' | '.join(log)}") from e
+        self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
+        self._ctx.close()
+        self.scores = np.empty((0, 0), dtype=np.single)
+        self._candidates = None
+        self.n_batch = min(n_ctx, n_batch)
+        self.context_params.n_batch = self.n_batch
+        self.context_params.n_ubatch = min(self.n_batch, n_ubatch)
+        self.context_params.n_outputs_max = 1
+        self.model_params.vocab_only = False
+        self.model_path = str(core)
+
+    def _load_core(self, core: Path) -> None:
+        try:
+            with collect_log() as log:
+                self._core = internals.LlamaModel(
+                    path_model=str(core), params=self.model_params, verbose=self.verbose
+                )
+                self._stack.callback(self._core.close)
+                before = process_memory()
+                self._hook.prepare(self.context_params)
+                self._ctx = internals.LlamaContext(
+                    model=self._core, params=self.context_params, verbose=self.verbose
+                )
+                self._stack.callback(self._ctx.close)
+        except ValueError as e:
+            raise BadFileError(f"{core}: {e}: {' | '.join(log)}") from e
+        self._context_bytes = max(0, process_memory().data - before.data)
+        self._hook.attach(self._ctx.ctx)
+        self._n_ctx = self.n_ctx()
+        self._is_recurrent = llama_cpp.llama_model_is_recurrent(self._core.model)
+        self._is_hybrid = llama_cpp.llama_model_is_hybrid(self._core.model)
+
+    # ---- the active set ----
+
+    @property
+    def mode(self) -> Mode:
+        """``"tailored"`` or ``"full"``."""
+        return self._mode
+
+    @property
+    def store(self) -> VocabStore:
+        """The open vocabulary store."""
+        return self._store
+
+    @property
+    def active_ids(self) -> npt.NDArray[np.int32]:
+        """The (K,) int32 ids of the active set, in the order of the head's rows.
+
+        Always-on tokens and the token set come first, ascending; tokens that a prompt has added
+        follow in order of first appearance.
+        """
+        return self._head.ids()
+
+    def set_token_set(self, token_set: TokenSet | str | os.PathLike[str] | None) -> None:
+        """Replace the static set. Tokens of the text that is being decoded stay active.
+
+        Raises:
+            BadFileError: The file is malformed.
+            MismatchError: The set was made for another tokenizer.
+            TokenIdError: An id is outside the vocabulary.
+        """
+        with self._exclusive():
+            if isinstance(token_set, TokenSet) or token_set is None:
+                chosen, where = token_set, "token set"
+            else:
+                chosen, where = TokenSet.load(token_set), os.fspath(token_set)
+            if chosen is not None:
+                chosen.check(self._store, where)
+            if self._mode == "full":
+                ids = np.arange(self._store.n_vocab, dtype=np.int32)
+            elif chosen is None:
+                ids = self._always_on
+            else:
+                ids = np.union1d(self._always_on, chosen.ids).astype(np.int32)
+            self._head.set_static(ids)
+            self.token_set = chosen
+            if self.n_tokens:
+                self._head.append(np.ascontiguousarray(self._input_ids, dtype=np.int32))
+
+    def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
+
+        Raises:
+            VocabTailorError: Nothing has been decoded yet.
+        """
+        with self._exclusive():
+            n_outputs = self._hook.n_outputs
+            if n_outputs == 0:
+                raise VocabTailorError("nothing has been decoded yet")
+            return self._head.ids(), self._hook.logits(n_outputs - 1)
+
+    # ---- decoding ----
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Decode tokens and add them to the active set.
+
+        Args:
+            tokens: (n,) token ids.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: The text does not fit into the context, or decoding failed.
+        """
+        ids = token_array(tokens)
+        if ids.size == 0:
+            return
+        with self._exclusive():
+            self._misses += self._head.append(ids)
+            self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
+            self._requires_eval = True
+            self._hook.decode(ids, pos=self.n_tokens)
+            self.input_ids[self.n_tokens : self.n_tokens + ids.size] = ids
+            self.n_tokens += int(ids.size)
+            self._requires_eval = False
+
+    def sample(self, *args: Any, idx: int | None = None, **kwargs: Any) -> int:
+        """Sample a token from the active set; arguments as in ``llama_cpp.Llama.sample``."""
+        if self.n_tokens == 0 or idx not in (None, self.n_tokens - 1):
+            raise VocabTailorError(f"sample: no logits at position {idx}, only at the last one")
+        sampler = self._sampler or self._init_sampler(*args, **kwargs)
+        with self._exclusive():
+            return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
+
+    def generate(
+        self, tokens: Sequence[int], *args: Any, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """Yield tokens after a prompt; arguments as in ``llama_cpp.Llama.generate``.
+
+        The prompt's tokens join the active set; when the generator ends, however it ends, the set
+        falls back to the static one.
+        """
+        ids = token_array(tokens)
+        with self._exclusive():
+            self._head.reset()
+            self._misses += self._head.append(ids)
+        self._prompt = ids
+        try:
+            yield from super().generate(ids.tolist(), *args, **kwargs)
+        finally:
+            self._prompt = _NO_TOKENS
+            if not self._closed:
+                self._head.reset()
+
+    def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("logits_processor") is not None:
+            _not_yet("logits_processor (and so logit_bias)")
+        return super()._init_sampler(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget the text; the active set falls back to the static one.
+
+        Inside `generate` the tokens of its prompt stay, evaluated or not yet.
+        """
+        with self._exclusive():
+            super().reset()
+            self._head.reset()
+            self._head.append(self._prompt)
+
+    # ---- reports ----
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the model was loaded."""
+        native = self._hook.stats()
+        embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
+        head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
+        return Stats(
+            tokens=int(native.n_decoded),
+            ms=embed + core + head + sample,
+            ms_core=core,
+            ms_head=head,
+            ms_sample=sample,
+            head_rows=self._head.n_rows,
+            rows_read=self._store.n_read,
+            misses=self._misses,
+        )
+
+    def memory_report(self) -> MemoryReport:
+        """Return where the memory goes."""
+        now = process_memory()
+        native = self._hook.stats()
+        return MemoryReport(
+            embedding=int(native.n_bytes_hidden),
+            head=self._head.n_bytes,
+            logits=int(native.n_bytes_logits),
+            tokenizer=self._tokenizer_bytes,
+            core=int(llama_cpp.llama_model_size(self._core.model)),
+            context=self._context_bytes,
+            anon=now.anon,
+            file=now.file,
+        )
+
+    # ---- closing ----
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the model for one step; another thread inside it is an error, not a wait."""
+        if self._closed:
+            raise VocabTailorError("the model is closed")
+        if not self._lock.acquire(blocking=False):
+            raise VocabTailorError("another thread is using this model")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Free everything, after the step that is being computed. Closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            self._stack.close()
+
+    # ---- what would need a logit for every token ----
+
+    @property
+    def _scores(self) -> LastPosition:
+        return LastPosition(LazyScores(self._store.n_vocab, self.last_logits))
+
+    @property
+    def eval_logits(self) -> NoReturn:
+        """Not supported: there are no logits of the whole vocabulary."""
+        _not_yet("eval_logits")
+
+    def set_cache(self, cache: Any) -> None:
+        """Not supported yet."""
+        _not_yet("set_cache")
+
+    def save_state(self) -> NoReturn:
+        """Not supported yet."""
+        _not_yet("save_state")
+
+    def load_state(self, state: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_yet("load_state")
+
+    def embed(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_yet("embed")
+
+    def create_embedding(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_yet("create_embedding")
+
+    def __getstate__(self) -> NoReturn:
+        """Not supported yet."""
+        _not_yet("pickling")
+
+
+def _train_context(core: Path) -> int:
+    header = GGUFHeader(core)
+    arch = header.require("general.architecture", str)
+    return int(header.require(f"{arch}.context_length", int))
+
+
+def _always_on(vocab: Any) -> npt.NDArray[np.int32]:
+    """Return the (n,) ascending ids that stay in every active set."""
+    n = _native.ffi.new("size_t *")
+    pointer = _native.pointer("struct llama_vocab *", vocab)
+    _native.call("vt_vocab_always_on", pointer, _native.ffi.NULL, 0, n)
+    ids = np.empty(n[0], dtype=np.int32)
+    _native.call(
+        "vt_vocab_always_on", pointer, _native.ffi.from_buffer("int32_t[]", ids), ids.size, n
+    )
+    return ids

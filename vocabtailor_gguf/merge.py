@@ -1,0 +1,164 @@
+"""Put a core and its vocabulary store together again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocabtailor_gguf._gguf import GGUFHeader, Tensor
+from vocabtailor_gguf._gguf_write import TensorSpec, check_targets, create, layout, temporary_files
+from vocabtailor_gguf._plan import BIAS, EMBEDDING, HEAD, PAIR_ID, SOURCE_SHA
+from vocabtailor_gguf.errors import BadFileError, MismatchError
+
+_CHUNK = 4 << 20  # bytes
+_PAIR_KEYS = (
+    "general.architecture",
+    PAIR_ID,
+    SOURCE_SHA,
+    "vocabtailor.n_vocab",
+    "vocabtailor.n_embd",
+    "vocabtailor.tied",
+    "vocabtailor.stub_rows",
+)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        identical: Whether it is the source of the split, byte for byte.
+    """
+
+    path: Path
+    sha256: str
+    identical: bool
+
+
+def read_pair(
+    core_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str]
+) -> tuple[GGUFHeader, GGUFHeader]:
+    """Read the headers of a core and a store and check that they belong together.
+
+    Raises:
+        BadFileError: A file is malformed.
+        MismatchError: They are not a core and its store.
+    """
+    core, vocab = GGUFHeader(core_path), GGUFHeader(vocab_path)
+    for header, kind in ((core, "core"), (vocab, "vocab")):
+        found = header.get("vocabtailor.kind")
+        if found != kind:
+            raise MismatchError(
+                f"{header.path}: key vocabtailor.kind: found {found!r}, expected {kind!r}"
+            )
+    for key in _PAIR_KEYS:
+        ours, theirs = core.get(key), vocab.get(key)
+        if ours is None or ours != theirs:
+            raise MismatchError(
+                f"{core.path} and {vocab.path} do not belong together: key {key}: "
+                f"found {ours!r} and {theirs!r}"
+            )
+    return core, vocab
+
+
+def sibling_store(core_path: str | os.PathLike[str]) -> Path:
+    """Return the path of the store that lies beside ``NAME.core.gguf``."""
+    core = Path(core_path)
+    if not core.name.endswith(".core.gguf"):
+        raise BadFileError(f"{core}: expected NAME.core.gguf, or the store's path beside it")
+    return core.with_name(core.name.removesuffix(".core.gguf") + ".vocab.gguf")
+
+
+def merge_model(
+    core_path: str | os.PathLike[str],
+    vocab_path: str | os.PathLike[str] | None,
+    out_path: str | os.PathLike[str],
+    force: bool = False,
+) -> Merged:
+    """Write the model that a core and its store came from.
+
+    Where no table was requantised the result is the source, byte for byte; its sha256 is compared
+    with the recorded one.
+
+    Args:
+        core_path: ``NAME.core.gguf``.
+        vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
+        out_path: The file to write.
+        force: Overwrite a file that exists.
+
+    Raises:
+        BadFileError: A file is malformed or cannot be written.
+        MismatchError: The files do not belong together.
+
+    Example:
+        >>> merged = merge_model(CORE, VOCAB, OUT / "merged.gguf", force=True)
+        >>> merged.identical
+        True
+    """
+    core, vocab = read_pair(core_path, vocab_path or sibling_store(core_path))
+    target = Path(out_path)
+    if target.exists() and any(target.samefile(h.path) for h in (core, vocab)):
+        raise BadFileError(f"{target}: is one of the files to merge")
+    tensors = _tensors(core, vocab)
+    specs = [TensorSpec(t.name, t.type, t.ne, t.n_bytes) for t, _ in tensors]
+    made = layout(_records(core, vocab), specs, core.alignment)
+    check_targets(target, force=force, size=made.size)
+    digest = hashlib.sha256(made.header)
+    with temporary_files(target) as (path,):
+        with create(path, made.size) as out:
+            out.write(made.header)
+            at = len(made.header)
+            for tensor, header in tensors:
+                gap = b"\0" * (made.offsets[tensor.name] - at)
+                out.write(gap)
+                digest.update(gap)
+                with open(header.path, "rb") as source:
+                    source.seek(tensor.offset)
+                    left = tensor.n_bytes
+                    while left:
+                        chunk = source.read(min(left, _CHUNK))
+                        if not chunk:
+                            raise BadFileError(f"{header.path}: became shorter while it was read")
+                        out.write(chunk)
+                        digest.update(chunk)
+                        left -= len(chunk)
+                at = made.offsets[tensor.name] + tensor.n_bytes
+            digest.update(b"\0" * (made.size - at))
+    sha256 = digest.hexdigest()
+    return Merged(target, sha256, sha256 == core.get(SOURCE_SHA))
+
+
+def _records(core: GGUFHeader, vocab: GGUFHeader) -> list[bytes]:
+    """Key records in the source's order: the store's where it has them, else the core's."""
+    order = vocab.get("vocabtailor.source.key_order")
+    if not isinstance(order, list):
+        raise BadFileError(f"{vocab.path}: key vocabtailor.source.key_order: missing")
+    records = []
+    for name in order:
+        key = vocab.keys.get(name) or core.keys.get(name)
+        if key is None:
+            raise BadFileError(
+                f"{vocab.path}: key {name}: missing from the core and from the store"
+            )
+        records.append(key.record)
+    return records
+
+
+def _tensors(core: GGUFHeader, vocab: GGUFHeader) -> list[tuple[Tensor, GGUFHeader]]:
+    """Tensors in the source's order; a head that the split added follows the embedding."""
+    order = vocab.get("vocabtailor.source.tensor_order")
+    if not isinstance(order, list):
+        raise BadFileError(f"{vocab.path}: key vocabtailor.source.tensor_order: missing")
+    if HEAD in vocab.tensors and HEAD not in order:
+        order.insert(order.index(EMBEDDING) + 1, HEAD)
+    found = []
+    for name in order:
+        header = vocab if name in (EMBEDDING, HEAD, BIAS) else core
+        if name not in header.tensors:
+            raise BadFileError(f"{header.path}: tensor {name}: missing")
+        found.append((header.tensors[name], header))
+    return found
