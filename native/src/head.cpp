@@ -139,8 +139,8 @@ void head::reserve(size_t n_rows) {
     const size_t want      = m_capacity == 0 ? n_rows + SPARE_ROWS : std::max(n_rows, m_capacity + m_capacity / 2);
     const size_t capacity  = std::min(pad_group(want), n_vocab);
 
-    // quantised matrix products may read a little past the last row
-    const size_t            n_bytes = to_size(checked_add(checked_mul(capacity, row_bytes), 1024));
+    // a group of zero rows for n_computed; quantised matrix products may read a little past the last row
+    const size_t            n_bytes = to_size(checked_add(checked_mul(capacity + GROUP, row_bytes), 1024));
     ggml_backend_buffer_ptr rows(ggml_backend_buft_alloc_buffer(m_buft, n_bytes));
     if (!rows) {
         throw error(VT_ERROR_MEMORY, format("no memory for %zu head rows (%zu bytes)", capacity, n_bytes));

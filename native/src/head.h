@@ -48,10 +48,10 @@ class head {
     ggml_backend_ptr           m_backend;
     ggml_backend_buffer_type_t m_buft;
     bool                       m_whole;         // the layout has no groups: rows can only be placed all together
-    ggml_backend_buffer_ptr    m_rows;          // (m_capacity, row_bytes)
-    size_t                     m_capacity = 0;  // rows, a multiple of GROUP; GROUP zero rows follow
+    ggml_backend_buffer_ptr    m_rows;          // (m_capacity + GROUP, row_bytes)
+    size_t                     m_capacity = 0;  // rows, a multiple of GROUP
     std::vector<int32_t>       m_ids;
-    std::vector<float>         m_bias;     // (m_capacity,)
+    std::vector<float>         m_bias;     // (m_capacity + GROUP,)
     std::vector<uint64_t>      m_member;   // one bit for each token id
     std::vector<uint8_t>       m_staging;  // rows on their way from the file
     std::vector<float>         m_work;     // graph inputs and outputs

@@ -1,0 +1,47 @@
+"""Measure speed and memory against stock llama-cpp-python, in fresh processes that take turns."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from vocabtailor_gguf.bench import MODES, llama_bench_json, markdown, run_benchmark
+from vocabtailor_gguf.cli import _common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    _common.add_core(parser)
+    parser.add_argument("--baseline", required=True, metavar="MODEL", help="the unsplit model")
+    parser.add_argument(
+        "--token-set",
+        metavar="FILE",
+        help="NAME.tokens.json (default: the 8,000 most frequent tokens of Python's help topics)",
+    )
+    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="0: no test")
+    parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="0: no test")
+    parser.add_argument("-r", "--repetitions", type=_common.positive, default=5, metavar="N")
+    parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("-o", "--output", choices=["md", "json"], default="md")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, then print a table or JSON."""
+    result = run_benchmark(
+        args.model,
+        args.baseline,
+        vocab=args.vocab,
+        token_set=args.token_set,
+        n_prompt=max(0, min(args.n_prompt, 512)),
+        n_gen=max(0, args.n_gen),
+        n_rounds=args.repetitions,
+        n_threads=args.threads,
+        modes=args.modes,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    if args.output == "json":
+        _common.print_json(llama_bench_json(result))
+    else:
+        print(markdown(result))
+    return 0
