@@ -21,16 +21,16 @@ help:
 export CMAKE_BUILD_PARALLEL_LEVEL := $(CPUS)
 
 $(VENV)/.deps: pyproject.toml tools/requirements.txt
-	@echo "== creating $(VENV); the first build of llama-cpp-python takes some minutes, pip then caches it"
+	@echo "== creating $(VENV); the first build of llama-cpp-python takes 5 to 10 minutes in silence, later ones come from pip's cache"
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --progress-bar off -r tools/requirements.txt
+	$(PY) -m pip install -qq --upgrade pip
+	$(PY) -m pip install -qq -r tools/requirements.txt
 	@touch $@
 
 # an ordinary install, so that tests and users see the same files; only what changed is compiled again
 $(VENV)/.native: $(VENV)/.deps $(SOURCES)
 	@echo "== building libvocabtailor"
-	$(PY) -m pip install --quiet --no-build-isolation --no-deps --config-settings=cmake.define.VT_WERROR=ON .
+	$(PY) -m pip install -qq --no-build-isolation --no-deps --config-settings=cmake.define.VT_WERROR=ON .
 	@touch $@
 
 install: $(VENV)/.native

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def _install(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--progress-bar", "off"]
+    command = [sys.executable, "-m", "pip", "install", "-qq"]
     subprocess.run([*command, *arguments], check=True)
 
 

@@ -24,7 +24,7 @@ from vocabtailor_gguf import _native
 from vocabtailor_gguf._gguf import GGUFHeader
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.frequent import documentation_texts, frequent_token_set
-from vocabtailor_gguf.merge import sibling_store
+from vocabtailor_gguf.pair import sibling_store
 from vocabtailor_gguf.store import VocabStore
 
 MODES = ("stock", "core", "full", "tailored")
@@ -32,7 +32,7 @@ _N_DEFAULT_ROWS = 8000
 
 
 @dataclasses.dataclass(frozen=True)
-class Test:
+class Workload:
     """What is timed: a prompt of n_prompt tokens, or n_gen tokens of text."""
 
     n_prompt: int
@@ -57,7 +57,7 @@ class Row:
         samples: What the child processes printed, round by round.
     """
 
-    test: Test
+    test: Workload
     mode: str
     samples: tuple[dict[str, Any], ...]
 
@@ -87,7 +87,7 @@ class Benchmark:
     head_rows: int
     rows: tuple[Row, ...]
 
-    def row(self, test: Test, mode: str) -> Row | None:
+    def row(self, test: Workload, mode: str) -> Row | None:
         """Return the row of a test and a mode."""
         return next((r for r in self.rows if r.test == test and r.mode == mode), None)
 
@@ -125,9 +125,9 @@ def run_benchmark(
     """
     store_path = Path(vocab or sibling_store(core))
     threads = n_threads or os.cpu_count() or 1
-    tests = [Test(n_prompt, 0, "greedy")] if n_prompt else []
+    tests = [Workload(n_prompt, 0, "greedy")] if n_prompt else []
     if n_gen:
-        tests += [Test(0, n_gen, "greedy"), Test(0, n_gen, "temp0.8")]
+        tests += [Workload(0, n_gen, "greedy"), Workload(0, n_gen, "temp0.8")]
     with tempfile.TemporaryDirectory(prefix="vocabtailor-bench-") as folder:
         set_path = str(token_set or _default_set(store_path, Path(folder)))
         job = {
@@ -136,7 +136,7 @@ def run_benchmark(
             "tokens": _prompt_tokens(store_path, max(n_prompt, 16)),
             "n_threads": threads,
         }
-        samples: dict[tuple[Test, str], list[dict[str, Any]]] = {}
+        samples: dict[tuple[Workload, str], list[dict[str, Any]]] = {}
         for i in range(n_rounds):
             for test in tests:
                 for mode in modes:

@@ -15,13 +15,12 @@ import numpy.typing as npt
 from llama_cpp import _internals as internals
 
 from vocabtailor_gguf import _native
-from vocabtailor_gguf._gguf import GGUFHeader
-from vocabtailor_gguf._llama_log import collect_log
+from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf._process import process_memory
 from vocabtailor_gguf._scores import LastPosition, LazyScores
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
 from vocabtailor_gguf.hook import ActiveHead, Hook
-from vocabtailor_gguf.merge import sibling_store
+from vocabtailor_gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.reports import MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
@@ -93,6 +92,10 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             if kwargs.get(name, harmless) != harmless:
                 _not_yet(f"{name}={kwargs[name]!r}")
         core, vocab = Path(model_path), Path(vocab_path or sibling_store(model_path))
+        header = read_core(core)
+        if kwargs.get("n_ctx") == 0:
+            arch = header.require("general.architecture", str)
+            kwargs["n_ctx"] = header.require(f"{arch}.context_length", int)
         store = VocabStore(vocab)
         try:
             self._load_tokenizer(core, vocab, kwargs)
@@ -123,7 +126,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         It reads all arguments into parameter structs, which the core then gets. It is given a
         batch of one token because it sizes its (n_batch, n_vocab) scores by it.
         """
-        n_ctx = kwargs.get("n_ctx", 512) or _train_context(core)
+        n_ctx = kwargs.get("n_ctx", 512)
         n_batch, n_ubatch = kwargs.get("n_batch", 512), kwargs.get("n_ubatch", 512)
         for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_ubatch", n_ubatch)):
             if not 1 <= value < 2**31:
@@ -135,7 +138,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             with collect_log(forward=bool(kwargs.get("verbose", True))) as log:
                 super().__init__(str(vocab), **arguments)
         except (ValueError, RuntimeError) as e:
-            raise BadFileError(f"{vocab}: {e}: {' | '.join(log)}") from e
+            raise BadFileError(f"{vocab}: {reason(log)}") from e
         self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
         self._ctx.close()
         self.scores = np.empty((0, 0), dtype=np.single)
@@ -161,7 +164,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
                 )
                 self._stack.callback(self._ctx.close)
         except ValueError as e:
-            raise BadFileError(f"{core}: {e}: {' | '.join(log)}") from e
+            raise BadFileError(f"{core}: {reason(log)}") from e
         self._context_bytes = max(0, process_memory().data - before.data)
         self._hook.attach(self._ctx.ctx)
         self._n_ctx = self.n_ctx()
@@ -382,12 +385,6 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     def __getstate__(self) -> NoReturn:
         """Not supported yet."""
         _not_yet("pickling")
-
-
-def _train_context(core: Path) -> int:
-    header = GGUFHeader(core)
-    arch = header.require("general.architecture", str)
-    return int(header.require(f"{arch}.context_length", int))
 
 
 def _always_on(vocab: Any) -> npt.NDArray[np.int32]:

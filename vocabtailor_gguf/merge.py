@@ -9,19 +9,11 @@ from pathlib import Path
 
 from vocabtailor_gguf._gguf import GGUFHeader, Tensor
 from vocabtailor_gguf._gguf_write import TensorSpec, check_targets, create, layout, temporary_files
-from vocabtailor_gguf._plan import BIAS, EMBEDDING, HEAD, PAIR_ID, SOURCE_SHA
-from vocabtailor_gguf.errors import BadFileError, MismatchError
+from vocabtailor_gguf._plan import BIAS, EMBEDDING, HEAD, SOURCE_SHA
+from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.pair import read_pair, sibling_store
 
 _CHUNK = 4 << 20  # bytes
-_PAIR_KEYS = (
-    "general.architecture",
-    PAIR_ID,
-    SOURCE_SHA,
-    "vocabtailor.n_vocab",
-    "vocabtailor.n_embd",
-    "vocabtailor.tied",
-    "vocabtailor.stub_rows",
-)
 
 
 @dataclass(frozen=True)
@@ -37,40 +29,6 @@ class Merged:
     path: Path
     sha256: str
     identical: bool
-
-
-def read_pair(
-    core_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str]
-) -> tuple[GGUFHeader, GGUFHeader]:
-    """Read the headers of a core and a store and check that they belong together.
-
-    Raises:
-        BadFileError: A file is malformed.
-        MismatchError: They are not a core and its store.
-    """
-    core, vocab = GGUFHeader(core_path), GGUFHeader(vocab_path)
-    for header, kind in ((core, "core"), (vocab, "vocab")):
-        found = header.get("vocabtailor.kind")
-        if found != kind:
-            raise MismatchError(
-                f"{header.path}: key vocabtailor.kind: found {found!r}, expected {kind!r}"
-            )
-    for key in _PAIR_KEYS:
-        ours, theirs = core.get(key), vocab.get(key)
-        if ours is None or ours != theirs:
-            raise MismatchError(
-                f"{core.path} and {vocab.path} do not belong together: key {key}: "
-                f"found {ours!r} and {theirs!r}"
-            )
-    return core, vocab
-
-
-def sibling_store(core_path: str | os.PathLike[str]) -> Path:
-    """Return the path of the store that lies beside ``NAME.core.gguf``."""
-    core = Path(core_path)
-    if not core.name.endswith(".core.gguf"):
-        raise BadFileError(f"{core}: expected NAME.core.gguf, or the store's path beside it")
-    return core.with_name(core.name.removesuffix(".core.gguf") + ".vocab.gguf")
 
 
 def merge_model(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import _internals as internals
 
-from vocabtailor_gguf._llama_log import collect_log
+from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.hook import ActiveHead, Hook
 from vocabtailor_gguf.merge import merge_model
@@ -102,9 +102,7 @@ class _Run:
                     path_model=str(path), params=model_params, verbose=False
                 )
             except ValueError as e:
-                raise VocabTailorError(
-                    f"llama.cpp cannot load {path.name}: {' | '.join(log)}"
-                ) from e
+                raise VocabTailorError(f"llama.cpp cannot load {path.name}: {reason(log)}") from e
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = 2 * (_N_PREFILL + _N_STEPS)
         params.n_batch = params.n_ubatch = _N_PREFILL
@@ -148,7 +146,7 @@ def sample_tokens(store: VocabStore) -> npt.NDArray[np.int32]:
                 str(store.path), vocab_only=True, n_ctx=8, n_batch=8, verbose=False
             )
         except ValueError as e:
-            raise VocabTailorError(f"llama.cpp cannot load the store: {' | '.join(log)}") from e
+            raise VocabTailorError(f"llama.cpp cannot load the store: {reason(log)}") from e
     if tokenizer.n_vocab() != store.n_vocab:
         raise VocabTailorError(f"the store's tokenizer has {tokenizer.n_vocab()} tokens")
     vocab = tokenizer._model.vocab

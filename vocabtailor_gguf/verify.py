@@ -12,7 +12,7 @@ from vocabtailor_gguf._gguf import GGUFHeader, Tensor
 from vocabtailor_gguf._plan import TENSOR_SHA
 from vocabtailor_gguf._record import Record
 from vocabtailor_gguf.errors import BadFileError
-from vocabtailor_gguf.merge import read_pair, sibling_store
+from vocabtailor_gguf.pair import read_pair, sibling_store
 from vocabtailor_gguf.proof import Proof, prove_split
 from vocabtailor_gguf.store import VocabStore
 
