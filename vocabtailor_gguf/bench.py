@@ -18,14 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from vocabtailor_gguf import _native
 from vocabtailor_gguf._gguf import GGUFHeader
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.frequent import documentation_texts, frequent_token_set
 from vocabtailor_gguf.pair import sibling_store
 from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.vocabulary import load_tokenizer
 
 MODES = ("stock", "core", "full", "tailored")
 _N_DEFAULT_ROWS = 8000
@@ -165,9 +164,7 @@ def _default_set(store_path: Path, folder: Path) -> Path:
 
 
 def _prompt_tokens(store_path: Path, n: int) -> list[int]:
-    tokenizer = llama_cpp.Llama(
-        str(store_path), vocab_only=True, n_ctx=8, n_batch=1, n_ubatch=1, verbose=False
-    )
+    tokenizer = load_tokenizer(store_path)
     tokens: list[int] = []
     for text, _ in documentation_texts():
         tokens += tokenizer.tokenize(text.encode("utf-8"), add_bos=not tokens)

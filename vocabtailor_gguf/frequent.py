@@ -7,11 +7,11 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
 from vocabtailor_gguf.store import VocabStore
 from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.vocabulary import load_tokenizer
 
 
 def frequent_token_set(
@@ -31,9 +31,7 @@ def frequent_token_set(
     Raises:
         ValueError: The texts are empty.
     """
-    tokenizer = llama_cpp.Llama(
-        str(store.path), vocab_only=True, n_ctx=8, n_batch=1, n_ubatch=1, verbose=False
-    )
+    tokenizer = load_tokenizer(store.path)
     weights: collections.Counter[int] = collections.Counter()
     for text, weight in texts:
         for token in tokenizer.tokenize(text.encode("utf-8"), add_bos=False):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf import _native
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.store import VocabStore, token_array
 
 
 class ActiveHead:
@@ -21,23 +21,20 @@ class ActiveHead:
         _native.call("vt_head_new", store.handle, out)
         self.handle: Any = _native.ffi.gc(out[0], _native.lib().vt_head_free)
         self._store = store
+        self._needs: Any = store.handle  # lives as long as the head, even if the store is closed
 
     def set_static(self, ids: npt.NDArray[np.int32]) -> None:
         """Replace the whole set by (n,) ids, in this order."""
-        _native.call(
-            "vt_head_set_static", self.handle, _native.ffi.from_buffer("int32_t[]", ids), ids.size
-        )
+        tokens = token_array(ids)
+        pointer = _native.ffi.from_buffer("int32_t[]", tokens)
+        _native.call("vt_head_set_static", self.handle, pointer, tokens.size)
 
     def append(self, ids: npt.NDArray[np.int32]) -> int:
         """Add (n,) ids that are not in the set yet; return how many were added."""
         added = _native.ffi.new("size_t *")
-        _native.call(
-            "vt_head_append",
-            self.handle,
-            _native.ffi.from_buffer("int32_t[]", ids),
-            ids.size,
-            added,
-        )
+        tokens = token_array(ids)
+        pointer = _native.ffi.from_buffer("int32_t[]", tokens)
+        _native.call("vt_head_append", self.handle, pointer, tokens.size, added)
         return int(added[0])
 
     def reset(self) -> None:
@@ -85,10 +82,8 @@ class ActiveHead:
         return logits
 
     def close(self) -> None:
-        """Free the rows."""
-        handle, self.handle = self.handle, _native.ffi.NULL
-        if handle:
-            _native.ffi.release(handle)
+        """Free the rows, after the call that another thread may be in."""
+        self.handle = self._needs = _native.ffi.NULL
 
 
 class Hook:
@@ -105,6 +100,7 @@ class Hook:
             "vt_hook_new", store.handle if store else null, head.handle if head else null, out
         )
         self.handle: Any = _native.ffi.gc(out[0], _native.lib().vt_hook_free)
+        self._needs: Any = (store and store.handle, head and head.handle)  # live as long as this
         self._head = head
         self._n_embd = 0
 
@@ -132,15 +128,21 @@ class Hook:
         outputs: npt.NDArray[np.int8] | None = None,
     ) -> None:
         """Decode (n,) tokens from position `pos` on; `outputs` marks those that need logits."""
-        if outputs is not None and outputs.shape != tokens.shape:
-            raise ValueError(f"outputs: {outputs.shape}, expected {tokens.shape}")
+        ids = token_array(tokens)
+        marks = _native.ffi.NULL
+        if outputs is not None:
+            if outputs.shape != ids.shape:
+                raise ValueError(f"outputs: {outputs.shape}, expected {ids.shape}")
+            marks = _native.ffi.from_buffer(
+                "int8_t[]", np.ascontiguousarray(outputs, dtype=np.int8)
+            )
         _native.call(
             "vt_hook_decode",
             self.handle,
-            _native.ffi.from_buffer("int32_t[]", tokens),
-            tokens.size,
+            _native.ffi.from_buffer("int32_t[]", ids),
+            ids.size,
             pos,
-            _native.ffi.NULL if outputs is None else _native.ffi.from_buffer("int8_t[]", outputs),
+            marks,
         )
 
     @property
@@ -177,7 +179,5 @@ class Hook:
         return out
 
     def close(self) -> None:
-        """Free the hook."""
-        handle, self.handle = self.handle, _native.ffi.NULL
-        if handle:
-            _native.ffi.release(handle)
+        """Free the hook, after the call that another thread may be in."""
+        self.handle = self._needs = _native.ffi.NULL

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import _internals as internals
 
-from vocabtailor_gguf import _native
 from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf._process import process_memory
 from vocabtailor_gguf._scores import LastPosition, LazyScores
@@ -24,6 +23,7 @@ from vocabtailor_gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.reports import MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.vocabulary import always_on
 
 Mode = Literal["tailored", "exact", "full"]
 
@@ -112,7 +112,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._hook = Hook(store, self._head)
             self._stack.callback(self._hook.close)
             self._load_core(core)
-            self._always_on = _always_on(self._model.vocab)
+            self._always_on = always_on(self._model.vocab)
             self.set_token_set(token_set)
         except BaseException:
             self.close()
@@ -385,15 +385,3 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     def __getstate__(self) -> NoReturn:
         """Not supported yet."""
         _not_yet("pickling")
-
-
-def _always_on(vocab: Any) -> npt.NDArray[np.int32]:
-    """Return the (n,) ascending ids that stay in every active set."""
-    n = _native.ffi.new("size_t *")
-    pointer = _native.pointer("struct llama_vocab *", vocab)
-    _native.call("vt_vocab_always_on", pointer, _native.ffi.NULL, 0, n)
-    ids = np.empty(n[0], dtype=np.int32)
-    _native.call(
-        "vt_vocab_always_on", pointer, _native.ffi.from_buffer("int32_t[]", ids), ids.size, n
-    )
-    return ids

@@ -10,7 +10,7 @@ from pathlib import Path
 from vocabtailor_gguf._gguf import GGUFHeader, Tensor
 from vocabtailor_gguf._gguf_write import TensorSpec, check_targets, create, layout, temporary_files
 from vocabtailor_gguf._plan import BIAS, EMBEDDING, HEAD, SOURCE_SHA
-from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.pair import read_pair, sibling_store
 
 _CHUNK = 4 << 20  # bytes
@@ -58,6 +58,11 @@ def merge_model(
         True
     """
     core, vocab = read_pair(core_path, vocab_path or sibling_store(core_path))
+    if core.alignment != vocab.alignment:
+        raise MismatchError(
+            f"{core.path} and {vocab.path} do not belong together: alignment "
+            f"{core.alignment} and {vocab.alignment}"
+        )
     target = Path(out_path)
     if target.exists() and any(target.samefile(h.path) for h in (core, vocab)):
         raise BadFileError(f"{target}: is one of the files to merge")
@@ -95,6 +100,8 @@ def _records(core: GGUFHeader, vocab: GGUFHeader) -> list[bytes]:
     order = vocab.get("vocabtailor.source.key_order")
     if not isinstance(order, list):
         raise BadFileError(f"{vocab.path}: key vocabtailor.source.key_order: missing")
+    if len(set(order)) != len(order):
+        raise BadFileError(f"{vocab.path}: key vocabtailor.source.key_order: a key appears twice")
     records = []
     for name in order:
         key = vocab.keys.get(name) or core.keys.get(name)
@@ -111,6 +118,11 @@ def _tensors(core: GGUFHeader, vocab: GGUFHeader) -> list[tuple[Tensor, GGUFHead
     order = vocab.get("vocabtailor.source.tensor_order")
     if not isinstance(order, list):
         raise BadFileError(f"{vocab.path}: key vocabtailor.source.tensor_order: missing")
+    if sorted(order) != sorted(core.tensors) or not {*vocab.tensors} <= {*order, HEAD}:
+        raise BadFileError(
+            f"{vocab.path}: key vocabtailor.source.tensor_order: lists other tensors than "
+            f"{core.path} has"
+        )
     if HEAD in vocab.tensors and HEAD not in order:
         order.insert(order.index(EMBEDDING) + 1, HEAD)
     found = []

@@ -24,6 +24,7 @@ from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.hook import ActiveHead, Hook
 from vocabtailor_gguf.merge import merge_model
 from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.vocabulary import load_tokenizer
 
 _SENTENCE = (
     "The river rose by 3.5 metres overnight; 'nobody', she said, had seen it coming. E = mc^2"
@@ -140,13 +141,7 @@ class _Run:
 
 def sample_tokens(store: VocabStore) -> npt.NDArray[np.int32]:
     """Return a fixed (n,) sample of ids: begin of sequence, a sentence, special and random ids."""
-    with collect_log(forward=False) as log:
-        try:
-            tokenizer = llama_cpp.Llama(
-                str(store.path), vocab_only=True, n_ctx=8, n_batch=8, verbose=False
-            )
-        except ValueError as e:
-            raise VocabTailorError(f"llama.cpp cannot load the store: {reason(log)}") from e
+    tokenizer = load_tokenizer(store.path)
     if tokenizer.n_vocab() != store.n_vocab:
         raise VocabTailorError(f"the store's tokenizer has {tokenizer.n_vocab()} tokens")
     vocab = tokenizer._model.vocab

@@ -119,10 +119,8 @@ class VocabStore:
         _native.call("vt_store_validate_data", self.handle)
 
     def close(self) -> None:
-        """Close the file. Closing twice is allowed."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            _native.ffi.release(handle)
+        """Close the file, once no head and no call in another thread needs it. Twice is allowed."""
+        self._handle = None
 
     def __enter__(self) -> VocabStore:
         """Return the store itself."""

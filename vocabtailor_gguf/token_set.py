@@ -61,6 +61,37 @@ class TokenSet:
         """Return the number of ids."""
         return int(self.ids.size)
 
+    def union(self, other: TokenSet) -> TokenSet:
+        """Return the ids of either set.
+
+        Raises:
+            MismatchError: The sets are of different tokenizers.
+        """
+        return self._combined(other, np.union1d(self.ids, other.ids), "union")
+
+    def intersection(self, other: TokenSet) -> TokenSet:
+        """Return the ids of both sets; see `union`.
+
+        Raises:
+            TokenIdError: There are none.
+        """
+        return self._combined(other, np.intersect1d(self.ids, other.ids), "intersection")
+
+    def difference(self, other: TokenSet) -> TokenSet:
+        """Return the ids that `other` lacks; see `union`.
+
+        Raises:
+            TokenIdError: There are none.
+        """
+        return self._combined(other, np.setdiff1d(self.ids, other.ids), "difference")
+
+    def _combined(self, other: TokenSet, ids: npt.NDArray[np.int32], how: str) -> TokenSet:
+        known = {s.tokenizer for s in (self, other) if s.tokenizer is not None}
+        if len(known) > 1:
+            raise MismatchError(f"{how}: the sets were made for different tokenizers")
+        provenance = {how: [dict(self.provenance), dict(other.provenance)]}
+        return TokenSet(ids, next(iter(known), None), provenance)
+
     def check(self, store: VocabStore, where: str = "token set") -> None:
         """Check that the set fits a store.
 

@@ -329,7 +329,7 @@ VT_EXPORT void vt_hook_free(vt_hook * k) {
 }
 
 VT_EXPORT bool vt_hook_eval_callback(struct ggml_tensor * t, bool ask, void * hook) {
-    return static_cast<vt_hook *>(hook)->impl.on_node(t, ask);
+    return hook == nullptr ? !ask : static_cast<vt_hook *>(hook)->impl.on_node(t, ask);
 }
 
 VT_EXPORT vt_status vt_hook_attach(vt_hook * k, struct llama_context * ctx, char * err, size_t n_err) {

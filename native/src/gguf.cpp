@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t MAX_HEADER  = 64ull << 20;
 constexpr uint64_t MAX_KEYS    = 1ull << 16;
 constexpr uint64_t MAX_TENSORS = 1ull << 16;
+constexpr uint64_t MAX_VALUES  = 1ull << 48;             // of a tensor
 constexpr uint64_t MIN_KEY     = 8 + 1 + 4 + 1;          // length, one character, type, one byte
 constexpr uint64_t MIN_TENSOR  = 8 + 1 + 4 + 8 + 4 + 8;  // length, one character, n_dims, one ne, type, offset
 
@@ -218,8 +219,11 @@ void gguf::read_tensor() {
         if (ne == 0 || ne > (1ull << 40)) {
             fail(format("tensor %s: dimension %u is %llu", where, i, static_cast<unsigned long long>(ne)));
         }
-        t.ne[i]    = static_cast<int64_t>(ne);
-        n_elements = checked_mul(n_elements, ne);
+        if (n_elements > MAX_VALUES / ne) {
+            fail(format("tensor %s: more than 2^48 values", where));
+        }
+        t.ne[i] = static_cast<int64_t>(ne);
+        n_elements *= ne;
     }
     const uint32_t type = take_u32(where);
     if (type >= GGML_TYPE_COUNT || ggml_type_size(static_cast<ggml_type>(type)) == 0) {

@@ -7,6 +7,7 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -77,8 +78,8 @@ void head::shrink(size_t n) {
 void head::push_new(const int32_t * ids, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (!is_member(ids[i])) {
-            flip_member(ids[i]);
             m_ids.push_back(ids[i]);
+            flip_member(ids[i]);
         }
     }
 }
@@ -93,10 +94,9 @@ void head::set_static(const int32_t * ids, size_t n) {
         same++;
     }
     shrink(same);
-    push_new(ids + same, n - same);
-    m_n_static = m_ids.size();
     m_version++;
     try {
+        push_new(ids + same, n - same);
         place(same);
     } catch (...) {
         // a half-written set must not be computed with
@@ -104,20 +104,21 @@ void head::set_static(const int32_t * ids, size_t n) {
         m_n_static = same;
         throw;
     }
+    m_n_static = m_ids.size();
 }
 
 size_t head::append(const int32_t * ids, size_t n) {
     m_store.check_ids(ids, n);
     const size_t before = m_ids.size();
-    push_new(ids, n);
-    if (m_ids.size() != before) {
-        m_version++;
-        try {
+    try {
+        push_new(ids, n);
+        if (m_ids.size() != before) {
+            m_version++;
             place(before);
-        } catch (...) {
-            shrink(before);
-            throw;
         }
+    } catch (...) {
+        shrink(before);
+        throw;
     }
     return m_ids.size() - before;
 }
@@ -145,6 +146,10 @@ void head::reserve(size_t n_rows) {
     if (!rows) {
         throw error(VT_ERROR_MEMORY, format("no memory for %zu head rows (%zu bytes)", capacity, n_bytes));
     }
+    m_graph = graph();
+    if (m_store.bias()) {
+        m_bias.resize(capacity + GROUP);
+    }
     uint8_t *    base = static_cast<uint8_t *>(ggml_backend_buffer_get_base(rows.get()));
     const size_t kept = m_capacity * row_bytes;
     if (kept > 0) {
@@ -153,10 +158,6 @@ void head::reserve(size_t n_rows) {
     memset(base + kept, 0, n_bytes - kept);
     m_rows     = std::move(rows);
     m_capacity = capacity;
-    m_graph    = graph();
-    if (m_store.bias()) {
-        m_bias.resize(capacity + GROUP);
-    }
 }
 
 // bring rows first .. n_rows of the set into the buffer
@@ -261,11 +262,17 @@ void head::compute(const float * hidden, size_t n_hidden, int32_t n_threads, flo
     if (n_threads < 1 || n_threads > GGML_MAX_N_THREADS) {
         throw error(VT_ERROR_ARGUMENT, format("%d threads, expected 1 to %d", n_threads, GGML_MAX_N_THREADS));
     }
+    const size_t n_embd = static_cast<size_t>(m_store.info().n_embd);
+    for (size_t i = 0; i < n_hidden * n_embd; i++) {
+        if (!std::isfinite(hidden[i])) {
+            throw error(VT_ERROR_COMPUTE, format("hidden state %zu is not finite at %zu", i / n_embd, i % n_embd));
+        }
+    }
     const size_t n_padded = n_computed(n_rows);
     if (m_graph.gf == nullptr || m_graph.n_padded != n_padded || m_graph.n_hidden != n_hidden) {
         build_graph(n_padded, n_hidden);
     }
-    memcpy(m_graph.input->data, hidden, n_hidden * static_cast<size_t>(m_store.info().n_embd) * sizeof(float));
+    memcpy(m_graph.input->data, hidden, n_hidden * n_embd * sizeof(float));
     ggml_backend_cpu_set_n_threads(m_backend.get(), n_threads);
     if (ggml_backend_graph_compute(m_backend.get(), m_graph.gf) != GGML_STATUS_SUCCESS) {
         throw error(VT_ERROR_COMPUTE, "the LM head product failed");

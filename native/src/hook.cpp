@@ -36,7 +36,7 @@ void hook::check_pair(const llama_model * model) const {
     const auto            same = [&](const char * key, const std::string & expected) {
         const std::string found = meta_string(model, key);
         if (found != expected) {
-            throw error(VT_ERROR_MISMATCH, format("core and store %s do not belong together: key %s: the core has \"%s\", the store \"%s\"",
+            throw error(VT_ERROR_MISMATCH, format("core and store %s do not belong together: key %s: the core has \"%s\", expected \"%s\"",
                                                   m_store->path().c_str(), key, found.c_str(), expected.c_str()));
         }
     };
@@ -46,9 +46,10 @@ void hook::check_pair(const llama_model * model) const {
     same("vocabtailor.n_vocab", std::to_string(info.n_vocab));
     same("vocabtailor.n_embd", std::to_string(info.n_embd));
     same("vocabtailor.tied", info.tied ? "true" : "false");
-    if (llama_model_n_embd_inp(model) != info.n_embd) {
-        throw error(VT_ERROR_MISMATCH, format("the core takes embeddings of %d values, the store has %lld", llama_model_n_embd_inp(model),
-                                              static_cast<long long>(info.n_embd)));
+    // two numbers of llama.cpp: what a batch holds, and the width of the hidden state
+    if (llama_model_n_embd_inp(model) != info.n_embd || llama_model_n_embd(model) != info.n_embd) {
+        throw error(VT_ERROR_MISMATCH, format("the core takes embeddings of %d values for hidden states of %d, the store has %lld",
+                                              llama_model_n_embd_inp(model), llama_model_n_embd(model), static_cast<long long>(info.n_embd)));
     }
     const std::string stubs = meta_string(model, "vocabtailor.stub_rows");
     if (std::to_string(llama_vocab_n_tokens(llama_model_get_vocab(model))) != stubs) {

@@ -6,6 +6,7 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <thread>
@@ -17,6 +18,12 @@ namespace {
 
 // rows that one thread converts at once, so that the f32 rows stay in its cache
 constexpr int64_t CHUNK_VALUES = 1 << 16;
+
+// ggml's quantisers abort on values that are not finite, and some on ones far beyond the f16 scales of their blocks
+bool can_be_quantized(const float * values, size_t n) {
+    constexpr float F16_MAX = 65504.0f;
+    return std::all_of(values, values + n, [](float x) { return std::fabs(x) <= F16_MAX; });
+}
 
 void convert_rows(ggml_type src_type, const uint8_t * src, ggml_type dst_type, uint8_t * dst, int64_t n_rows, int64_t n_per_row) {
     const size_t       src_row = ggml_row_size(src_type, n_per_row);
@@ -30,6 +37,10 @@ void convert_rows(ggml_type src_type, const uint8_t * src, ggml_type dst_type, u
             memcpy(values.data(), in, static_cast<size_t>(n) * src_row);
         } else {
             ggml_get_type_traits(src_type)->to_float(in, values.data(), n * n_per_row);
+        }
+        if (ggml_is_quantized(dst_type) && !can_be_quantized(values.data(), static_cast<size_t>(n * n_per_row))) {
+            throw error(VT_ERROR_FORMAT, format("rows %lld to %lld have values that are not finite or too large for type %s",
+                                                static_cast<long long>(i), static_cast<long long>(i + n - 1), ggml_type_name(dst_type)));
         }
         uint8_t * out = dst + static_cast<size_t>(i) * dst_row;
         if (dst_type == GGML_TYPE_F32) {
@@ -82,20 +93,26 @@ void requantize(int32_t src_type, const uint8_t * src, uint64_t n_src, int32_t d
     const int64_t                   share = (n_rows + n - 1) / n;
     std::vector<std::thread>        threads;
     std::vector<std::exception_ptr> failed(static_cast<size_t>(n));
+    threads.reserve(static_cast<size_t>(n));
     for (int64_t k = 0; k < n; k++) {
         const int64_t first = k * share;
         const int64_t count = std::min(share, n_rows - first);
         if (count <= 0) {
             break;
         }
-        threads.emplace_back([=, &failed] {
+        const auto work = [=, &failed] {
             try {
                 convert_rows(from, src + static_cast<size_t>(first) * ggml_row_size(from, n_per_row), to,
                              dst + static_cast<size_t>(first) * ggml_row_size(to, n_per_row), count, n_per_row);
             } catch (...) {
                 failed[static_cast<size_t>(k)] = std::current_exception();
             }
-        });
+        };
+        try {
+            threads.emplace_back(work);
+        } catch (const std::exception &) {
+            work();  // the system has no thread to spare
+        }
     }
     for (std::thread & t : threads) {
         t.join();

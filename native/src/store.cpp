@@ -17,10 +17,15 @@ constexpr uint32_t FORMAT_VERSION = 1;
 constexpr uint32_t MAX_STUB_ROWS  = 4096;
 constexpr size_t   READ_CHUNK     = 1u << 20;  // bytes
 
-template <size_t N> void copy_string(char (&dst)[N], const gguf & g, const gguf::key & k) {
-    const std::string s = g.get_string(k);
-    if (s.size() >= N || s.find('\0') != std::string::npos) {
-        g.fail(format("key %s: %zu bytes, expected less than %zu", k.name.c_str(), s.size(), N));
+template <size_t N> void copy_string(char (&dst)[N], const gguf & g, const char * name) {
+    const std::string s = g.get_string(g.require(name, gguf_type::string));
+    if (s.empty() || s.size() >= N) {
+        g.fail(format("key %s: %zu bytes, expected 1 to %zu", name, s.size(), N - 1));
+    }
+    for (const char c : s) {
+        if (c < 0x20 || c > 0x7e) {
+            g.fail(format("key %s: byte 0x%02x, expected printable ASCII", name, static_cast<unsigned char>(c)));
+        }
     }
     memcpy(dst, s.c_str(), s.size() + 1);
 }
@@ -85,10 +90,10 @@ void store::read_own_keys(const gguf & g) {
     if (const gguf::key * split = g.find_key("split.count")) {
         g.fail(format("key %s: a store is one file", split->name.c_str()));
     }
-    copy_string(m_info.architecture, g, g.require("general.architecture", gguf_type::string));
-    copy_string(m_info.pair_id, g, g.require("vocabtailor.pair_id", gguf_type::string));
-    copy_string(m_info.source_sha256, g, g.require("vocabtailor.source.sha256", gguf_type::string));
-    copy_string(m_info.tokenizer_sha256, g, g.require("vocabtailor.tokenizer.sha256", gguf_type::string));
+    copy_string(m_info.architecture, g, "general.architecture");
+    copy_string(m_info.pair_id, g, "vocabtailor.pair_id");
+    copy_string(m_info.source_sha256, g, "vocabtailor.source.sha256");
+    copy_string(m_info.tokenizer_sha256, g, "vocabtailor.tokenizer.sha256");
 
     m_info.n_vocab = g.get_u32(g.require("vocabtailor.n_vocab", gguf_type::u32));
     m_info.n_embd  = g.get_u32(g.require("vocabtailor.n_embd", gguf_type::u32));
@@ -122,6 +127,9 @@ void store::check_tokenizer(const gguf & g) const {
         }
     };
     const std::string model = g.get_string(g.require("tokenizer.ggml.model", gguf_type::string));
+    if (model == "no_vocab") {
+        g.fail("key tokenizer.ggml.model: found \"no_vocab\", expected a tokenizer");
+    }
     expect("tokenizer.ggml.tokens", gguf_type::string, true);
     expect("tokenizer.ggml.scores", gguf_type::f32, false);
     expect("tokenizer.ggml.token_type", gguf_type::i32, false);

@@ -13,6 +13,8 @@ _COMMANDS = {
     "merge": "put a core and its store together again",
     "inspect": "show what a core, a store or a model holds",
     "verify": "check that a core and its store are whole and belong together",
+    "profile": "profile a task's corpus into a static token set",
+    "set": "show token sets and combine them",
     "run": "generate text from a split model",
     "bench": "measure speed and memory against stock llama-cpp-python",
 }

@@ -1,0 +1,245 @@
+/*
+ * generate.c - greedy text generation from a core and its vocabulary store, in plain C.
+ *
+ *   generate CORE VOCAB TOKENS PROMPT N [THREADS]
+ *
+ *   CORE, VOCAB  NAME.core.gguf and NAME.vocab.gguf of one split model
+ *   TOKENS       the static set besides the always-on tokens: a text file of token ids, - for none, full for every id
+ *   PROMPT       text; its tokens join the set
+ *   N            tokens to generate at most
+ *
+ * The text goes to stdout, messages go to stderr. Exit code: 0 done, 1 failed, 2 wrong usage.
+ * docs/c-api.md tells how to compile it.
+ */
+#include <vocabtailor.h>
+
+#include <llama.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// everything that has to be freed, in the order in which it is made
+struct session {
+    vt_store *                 store;      // rows of VOCAB
+    struct llama_model *       tokenizer;  // VOCAB once more, loaded by llama.cpp as a vocabulary without weights
+    const struct llama_vocab * vocab;      // part of the tokenizer
+    vt_head *                  head;       // uses the store
+    vt_hook *                  hook;       // uses the store and the head
+    int32_t *                  tokens;     // (n_tokens,) the prompt
+    size_t                     n_tokens;
+    struct llama_model *       core;  // CORE: the transformer blocks
+    struct llama_context *     ctx;   // calls the hook while it decodes
+    struct llama_sampler *     chain;
+    char                       err[512];
+};
+
+// the library's texts name the file and what is wrong with it
+static bool ok(const struct session * s, vt_status status) {
+    if (status != VT_OK) {
+        fprintf(stderr, "generate: %s\n", s->err);
+    }
+    return status == VT_OK;
+}
+
+static bool fail(const char * subject, const char * what) {
+    fprintf(stderr, "generate: %s: %s\n", subject, what);
+    return false;
+}
+
+// here llama.cpp tells why it cannot load a file
+static void log_errors(enum ggml_log_level level, const char * text, void * user_data) {
+    (void) user_data;
+    if (level == GGML_LOG_LEVEL_ERROR) {
+        fputs(text, stderr);
+    }
+}
+
+// a number from min to max, or -1
+static int parse_int(const char * text, int min, int max) {
+    char * end       = NULL;
+    errno            = 0;
+    const long value = strtol(text, &end, 10);
+    return end == text || *end != '\0' || errno != 0 || value < min || value > max ? -1 : (int) value;
+}
+
+// ---- the vocabulary ----
+
+// the store comes first: it validates the header before llama.cpp reads the same file
+static bool open_vocabulary(struct session * s, const char * path) {
+    if (!ok(s, vt_store_open(path, &s->store, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    struct llama_model_params params = llama_model_default_params();
+    params.vocab_only                = true;
+    s->tokenizer                     = llama_model_load_from_file(path, params);
+    if (s->tokenizer == NULL) {
+        return fail(path, "llama.cpp cannot load the tokenizer");
+    }
+    s->vocab = llama_model_get_vocab(s->tokenizer);
+    return ok(s, vt_head_new(s->store, &s->head, s->err, sizeof(s->err))) && ok(s, vt_hook_new(s->store, s->head, &s->hook, s->err, sizeof(s->err)));
+}
+
+// ids: (max,), *n of them used; whether they are below n_vocab is checked by the head
+static bool read_ids(const char * path, int32_t * ids, size_t * n, size_t max) {
+    FILE * file = fopen(path, "r");
+    if (file == NULL) {
+        return fail(path, strerror(errno));
+    }
+    char word[32];
+    bool good = true;
+    while (good && fscanf(file, "%31s", word) == 1) {
+        const int id = parse_int(word, 0, INT_MAX);
+        good         = id >= 0 && *n < max;
+        if (good) {
+            ids[(*n)++] = id;
+        }
+    }
+    good = good && !ferror(file);
+    fclose(file);
+    return good || fail(path, "expected token ids, separated by white space, no more than the vocabulary has");
+}
+
+static bool choose_static_set(struct session * s, const char * tokens) {
+    const size_t n_vocab = (size_t) llama_vocab_n_tokens(s->vocab);
+    int32_t *    ids     = malloc(2 * n_vocab * sizeof(int32_t));  // always-on ids and as many as there are
+    size_t       n       = 0;
+    if (ids == NULL) {
+        return fail("token ids", "out of memory");
+    }
+    bool good = true;
+    if (strcmp(tokens, "full") == 0) {
+        for (; n < n_vocab; n++) {
+            ids[n] = (int32_t) n;
+        }
+    } else {
+        good = ok(s, vt_vocab_always_on(s->vocab, ids, n_vocab, &n, s->err, sizeof(s->err))) &&
+               (strcmp(tokens, "-") == 0 || read_ids(tokens, ids, &n, 2 * n_vocab));
+    }
+    // the head copies the ids and ignores repeated ones
+    good = good && ok(s, vt_head_set_static(s->head, ids, n, s->err, sizeof(s->err)));
+    free(ids);
+    return good;
+}
+
+static bool tokenize(struct session * s, const char * prompt) {
+    const size_t  length = strlen(prompt);
+    // with no room for the tokens their number is returned, negated
+    const int32_t n      = length > INT_MAX ? 0 : llama_tokenize(s->vocab, prompt, (int32_t) length, NULL, 0, true, true);
+    if (n >= 0 || n == INT32_MIN) {
+        return fail("prompt", "has no tokens, or too many");
+    }
+    s->n_tokens = (size_t) -n;
+    s->tokens   = malloc(s->n_tokens * sizeof(int32_t));
+    if (s->tokens == NULL) {
+        return fail("prompt", "out of memory");
+    }
+    return llama_tokenize(s->vocab, prompt, (int32_t) length, s->tokens, -n, true, true) == -n || fail("prompt", "cannot be tokenized");
+}
+
+// ---- the core ----
+
+static bool open_core(struct session * s, const char * path, int n_predict, int n_threads) {
+    // the strict reader first: it says what is wrong with the file
+    vt_gguf * header = NULL;
+    if (!ok(s, vt_gguf_open(path, &header, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    vt_gguf_free(header);
+    struct llama_model_params model_params = llama_model_default_params();
+    model_params.n_gpu_layers              = 0;  // the LM head is computed on the CPU too
+    s->core                                = llama_model_load_from_file(path, model_params);
+    if (s->core == NULL) {
+        return fail(path, "llama.cpp cannot load the core");
+    }
+    const size_t n_ctx = s->n_tokens + (size_t) n_predict;
+    if (n_ctx > (size_t) llama_model_n_ctx_train(s->core)) {
+        return fail("prompt", "together with N tokens it is longer than the model's context");
+    }
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx                       = (uint32_t) n_ctx;
+    params.cb_eval                     = vt_hook_eval_callback;
+    params.cb_eval_user_data           = s->hook;
+    if (n_threads > 0) {
+        params.n_threads = params.n_threads_batch = n_threads;
+    }
+    s->ctx = llama_init_from_model(s->core, params);
+    if (s->ctx == NULL) {
+        return fail(path, "llama.cpp cannot make a context");
+    }
+    // refuses a core and a store that do not belong together
+    return ok(s, vt_hook_attach(s->hook, s->ctx, s->err, sizeof(s->err)));
+}
+
+// ---- generation ----
+
+static bool print_piece(const struct session * s, int32_t token) {
+    char          piece[1024];
+    const int32_t n = llama_token_to_piece(s->vocab, token, piece, sizeof(piece), 0, false);
+    if (n < 0) {
+        return fail("token", "its text is longer than 1024 bytes");
+    }
+    return (fwrite(piece, 1, (size_t) n, stdout) == (size_t) n && fflush(stdout) == 0) || fail("stdout", strerror(errno));
+}
+
+static bool generate(struct session * s, int n_predict) {
+    s->chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler_chain_add(s->chain, llama_sampler_init_greedy());  // the chain frees it
+
+    // the prompt's tokens join the set, so that its words can be repeated
+    if (!ok(s, vt_head_append(s->head, s->tokens, s->n_tokens, NULL, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    int32_t         token = 0;
+    const int32_t * next  = s->tokens;  // (n,) tokens to decode: first the prompt, then one at a time
+    size_t          n     = s->n_tokens;
+    int32_t         pos   = 0;
+    for (int i = 0; i < n_predict; i++) {
+        // without a mask the last token is the only output, so output 0 is sampled from
+        if (!ok(s, vt_hook_decode(s->hook, next, n, pos, NULL, s->err, sizeof(s->err))) ||
+            !ok(s, vt_hook_sample(s->hook, s->chain, 0, &token, s->err, sizeof(s->err)))) {
+            return false;
+        }
+        if (llama_vocab_is_eog(s->vocab, token)) {
+            break;
+        }
+        if (!print_piece(s, token)) {
+            return false;
+        }
+        pos += (int32_t) n;
+        next = &token;
+        n    = 1;
+    }
+    return true;
+}
+
+// in the opposite order; every one of these takes NULL
+static void close_session(struct session * s) {
+    llama_sampler_free(s->chain);
+    llama_free(s->ctx);
+    llama_model_free(s->core);
+    free(s->tokens);
+    vt_hook_free(s->hook);
+    vt_head_free(s->head);
+    llama_model_free(s->tokenizer);
+    vt_store_free(s->store);
+}
+
+int main(int argc, char ** argv) {
+    const int n_predict = argc == 6 || argc == 7 ? parse_int(argv[5], 1, INT_MAX) : -1;
+    const int n_threads = argc == 7 ? parse_int(argv[6], 1, GGML_MAX_N_THREADS) : 0;  // 0: llama.cpp's default
+    if (n_predict < 0 || n_threads < 0) {
+        fprintf(stderr, "usage: generate CORE VOCAB TOKENS|-|full PROMPT N [THREADS]\n");
+        return 2;
+    }
+    llama_log_set(log_errors, NULL);
+    llama_backend_init();
+    struct session s    = {0};
+    const bool     done = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
+                          tokenize(&s, argv[4]) && open_core(&s, argv[1], n_predict, n_threads) && generate(&s, n_predict);
+    close_session(&s);
+    llama_backend_free();
+    return done ? 0 : 1;
+}
