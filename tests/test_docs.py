@@ -61,11 +61,13 @@ def test_readme_commands(
     monkeypatch.chdir(tmp_path)
     shutil.copy(smollm2, "model.gguf")
     vocabtailor_gguf.TokenSet(range(200, 5000)).save("en.tokens.json")
+    example = '{"source": "The cat sleeps.", "target": "Il gatto dorme."}'
+    Path("train.jsonl").write_text(example, encoding="utf-8")
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(c, comments=True) for c in lines if c.startswith("vocabtailor ")]
     names = [c[1] for c in commands]
     assert names.index("split") == 0
-    assert {"run", "merge", "inspect", "verify", "bench"} <= set(names)
+    assert {"run", "merge", "inspect", "verify", "bench", "profile", "set"} <= set(names)
     for command in commands:
         if command[1] == "bench":
             command += ["-r", "1", "-n", "4", "-p", "0", "--modes", "stock", "tailored"]
