@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from vocabtailor_gguf.errors import (
 )
 
 _ERROR_SIZE = 1024
-_PACKAGE = Path(__file__).parent
 
 # vt_status -> exception; the numbers are those of vocabtailor.h
 _EXCEPTIONS: dict[int, type[Exception]] = {
@@ -38,8 +38,23 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
 }
 
 
+def _installed(name: str) -> Path:
+    """Return the path of a file that the build puts into the package.
+
+    A source tree that comes first on sys.path has none; then the installed package's is taken.
+    """
+    path = Path(__file__).parent / name
+    if path.exists():
+        return path
+    try:
+        distribution = importlib.metadata.distribution("vocabtailor_gguf")
+    except importlib.metadata.PackageNotFoundError as e:
+        raise VersionError(f"{path}: missing; build and install vocabtailor_gguf first") from e
+    return Path(str(distribution.locate_file(f"vocabtailor_gguf/{name}")))
+
+
 def _declare() -> cffi.FFI:
-    text = (_PACKAGE / "include" / "vocabtailor.h").read_text(encoding="utf-8")
+    text = _installed("include/vocabtailor.h").read_text(encoding="utf-8")
     begin = text.index("/* -- declarations")
     declared = cffi.FFI()
     declared.cdef(text[begin : text.index("/* -- end of declarations -- */")])
@@ -53,7 +68,7 @@ def _library_path() -> Path:
     name = {"win32": "vocabtailor.dll", "darwin": "libvocabtailor.dylib"}.get(
         sys.platform, "libvocabtailor.so"
     )
-    return _PACKAGE / "lib" / name
+    return _installed(f"lib/{name}")
 
 
 @functools.cache
