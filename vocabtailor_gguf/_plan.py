@@ -9,7 +9,12 @@ from pathlib import Path
 from vocabtailor_gguf import _native
 from vocabtailor_gguf._gguf import GGUFHeader, Key, Tensor, type_name
 from vocabtailor_gguf._gguf_write import TensorSpec, encode_key
-from vocabtailor_gguf.architectures import VocabularyMath, check_supported, vocabulary_math
+from vocabtailor_gguf.architectures import (
+    ALWAYS_TIED,
+    VocabularyMath,
+    check_supported,
+    vocabulary_math,
+)
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError
 
 FORMAT_VERSION = 1
@@ -165,6 +170,7 @@ def _tables(
             if HEAD not in source.tensors and head_type is not None:
                 head = _table(source, HEAD, tensor, head_type, n_embd)
                 if head.type != tables[-1].type:  # the same bytes twice would gain nothing
+                    _check_can_be_untied(source)
                     tables.append(head)
         elif tensor.name == HEAD:
             if tensor.ne != (n_embd, n_vocab):
@@ -183,6 +189,15 @@ def _tables(
                 f"for {EMBEDDING} and {HEAD} only"
             )
     return tuple(tables)
+
+
+def _check_can_be_untied(source: GGUFHeader) -> None:
+    arch = source.get("general.architecture")
+    if arch in ALWAYS_TIED:
+        raise UnsupportedError(
+            f"{source.path}: llama.cpp has no separate LM head for {arch}, so its type is that of "
+            "the token embedding"
+        )
 
 
 def _table(source: GGUFHeader, name: str, tensor: Tensor, wanted: int | None, n_embd: int) -> Table:

@@ -33,6 +33,9 @@ _ENCODERS = frozenset(
     }
 )  # fmt: skip
 
+# llama.cpp never looks for output.weight in these, so their head cannot have a type of its own
+ALWAYS_TIED = frozenset({"gemma", "gemma2", "command-r", "cohere2"})
+
 _NEEDS_TOKEN_IDS = {
     "gemma3n": "per-layer embeddings look token ids up inside the graph",
     "gemma4": "per-layer embeddings look token ids up inside the graph",

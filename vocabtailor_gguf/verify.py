@@ -64,6 +64,8 @@ def verify_model(
     total = sum(t.n_bytes for t in vocab.tensors.values())
     done = 0
     for tensor in vocab.tensors.values():
+        if tensor.name not in TENSOR_SHA:
+            raise BadFileError(f"{vocab.path}: tensor {tensor.name}: unexpected in a store")
         recorded = vocab.require(TENSOR_SHA[tensor.name], str)
         found = _sha256(vocab, tensor, done, total, progress)
         if found != recorded:
