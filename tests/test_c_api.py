@@ -9,19 +9,20 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import pytest
 
-import vocabtailor_gguf
 from vocabtailor_gguf import TailoredLlama, TokenSet
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "native" / "examples" / "generate.c"
 DOCUMENT = ROOT / "docs" / "c-api.md"
-PACKAGE = Path(vocabtailor_gguf.__file__).parent
+# the installed package, also where a source tree comes first on sys.path
+PACKAGE = Path(str(distribution("vocabtailor_gguf").locate_file("vocabtailor_gguf")))
 LIBRARIES = (PACKAGE / "lib", Path(llama_cpp.__file__).parent / "lib")
 INCLUDES = (PACKAGE / "include", Path(sysconfig.get_path("platlib")) / "include")
 STRICT = ("-Wall", "-Wextra", "-Werror")

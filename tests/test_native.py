@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 
 import llama_cpp
+import numpy as np
 import pytest
+from conftest import TinySplit
 
 from vocabtailor_gguf import _native
-from vocabtailor_gguf.errors import VersionError
+from vocabtailor_gguf._gguf import parse_type
+from vocabtailor_gguf._plan import type_geometry
+from vocabtailor_gguf.errors import BadFileError, VersionError, VocabTailorError
+from vocabtailor_gguf.vocabulary import always_on
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
@@ -38,3 +43,35 @@ def test_it_was_built_for_the_llama_cpp_of_this_process() -> None:
 def test_without_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "__file__", "/nowhere/_native.py")
     assert _native._installed("lib").is_dir()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "IQ3_S"])
+def test_values_that_ggml_would_abort_on_are_refused(value: float, kind: str) -> None:
+    values = np.zeros((2, 256), dtype=np.float32)
+    values[1, 7] = value
+    block, size = type_geometry(parse_type(kind))
+    source = values.view(np.uint8).reshape(-1)
+    target = np.zeros(2 * 256 // block * size, dtype=np.uint8)
+    arguments = [
+        parse_type("F32"),
+        _native.ffi.from_buffer("uint8_t[]", source),
+        source.size,
+        parse_type(kind),
+        _native.ffi.from_buffer("uint8_t[]", target),
+        target.size,
+        2,
+        256,
+        2,
+    ]
+    with pytest.raises(BadFileError, match="rows"):
+        _native.call("vt_requantize", *arguments)
+
+
+def test_a_core_has_no_tokens_to_keep(tiny_split: TinySplit) -> None:
+    core = llama_cpp.llama_model_load_from_file(
+        str(tiny_split("llama").core).encode(), llama_cpp.llama_model_default_params()
+    )
+    with pytest.raises(VocabTailorError, match="no tokenizer"):
+        always_on(llama_cpp.llama_model_get_vocab(core))
+    llama_cpp.llama_model_free(core)
