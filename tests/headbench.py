@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +85,16 @@ class Bench:
             for n_threads in (1, 2):
                 found = self.compute(head, n, n_threads)
                 assert found.tobytes() == self.expected[n][:, columns].tobytes()
+
+
+def cached_benches(split: Callable[..., Any]) -> Callable[[str], Bench]:
+    """Return a function that makes the bench of a table once; `split` is the fixture tiny_split."""
+    made: dict[str, Bench] = {}
+
+    def get(table: str) -> Bench:
+        if table not in made:
+            name, options = TABLES[table]
+            made[table] = Bench(split(name, **options).vocab)
+        return made[table]
+
+    return get

@@ -65,3 +65,9 @@ def test_a_failing_measurement_says_why(
     asked = ["bench", "-m", str(tiny_split("llama").core), "-p", "0", "-n", "4", "-r", "1"]
     assert main([*asked, "--baseline", str(tmp_path / "none.gguf")]) == 1
     assert "none.gguf" in capsys.readouterr().err
+
+
+def test_sizes_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["-p", "513"], ["-p=-1"], ["-n=-1"]):
+        assert main(["bench", "-m", "x.core.gguf", "--baseline", "x.gguf", *wrong]) == 1
+        assert "expected 0 to 512" in capsys.readouterr().err

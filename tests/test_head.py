@@ -7,7 +7,7 @@ import pytest
 from conftest import TinySplit
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from headbench import N_BATCHES, TABLES, Bench
+from headbench import N_BATCHES, TABLES, Bench, cached_benches
 
 from vocabtailor_gguf.hook import ActiveHead
 from vocabtailor_gguf.split import SplitFiles
@@ -15,15 +15,7 @@ from vocabtailor_gguf.split import SplitFiles
 
 @pytest.fixture(scope="module")
 def bench(tiny_split: TinySplit) -> Callable[[str], Bench]:
-    made: dict[str, Bench] = {}
-
-    def get(table: str) -> Bench:
-        if table not in made:
-            name, options = TABLES[table]
-            made[table] = Bench(tiny_split(name, **options).vocab)
-        return made[table]
-
-    return get
+    return cached_benches(tiny_split)
 
 
 @pytest.mark.parametrize("table", TABLES)

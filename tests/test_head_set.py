@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TinySplit
-from headbench import TABLES, Bench, hidden_states, ids32
+from headbench import Bench, cached_benches, hidden_states, ids32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,15 +19,7 @@ from vocabtailor_gguf.store import VocabStore
 
 @pytest.fixture(scope="module")
 def bench(tiny_split: TinySplit) -> Callable[[str], Bench]:
-    made: dict[str, Bench] = {}
-
-    def get(table: str) -> Bench:
-        if table not in made:
-            name, options = TABLES[table]
-            made[table] = Bench(tiny_split(name, **options).vocab)
-        return made[table]
-
-    return get
+    return cached_benches(tiny_split)
 
 
 _IDS = st.lists(st.integers(0, 516), max_size=70)

@@ -7,6 +7,7 @@ import sys
 
 from vocabtailor_gguf.bench import MODES, llama_bench_json, markdown, run_benchmark
 from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.errors import VocabTailorError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, then print a table or JSON."""
+    if not 0 <= args.n_prompt <= 512 or args.n_gen < 0:
+        raise VocabTailorError("-p: expected 0 to 512, one batch; -n: expected 0 or more")
     result = run_benchmark(
         args.model,
         args.baseline,
         vocab=args.vocab,
         token_set=args.token_set,
-        n_prompt=max(0, min(args.n_prompt, 512)),
-        n_gen=max(0, args.n_gen),
+        n_prompt=args.n_prompt,
+        n_gen=args.n_gen,
         n_rounds=args.repetitions,
         n_threads=args.threads,
         modes=args.modes,
