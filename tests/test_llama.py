@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from vocabtailor_gguf.errors import (
     TokenIdError,
     UnsupportedError,
 )
+from vocabtailor_gguf.vocabulary import Variants
 
 Split = Any
 PROMPTS = (
@@ -153,7 +155,12 @@ def test_grammar(pair: tuple[llama_cpp.Llama, TailoredLlama, Split]) -> None:
 
 @pytest.fixture
 def tailored(tiny_split: Callable[[str], Split]) -> Iterator[TailoredLlama]:
-    llm = TailoredLlama(tiny_split("llama").core, token_set=TokenSet([400, 300, 410]), **COMMON)
+    llm = TailoredLlama(
+        tiny_split("llama").core,
+        token_set=TokenSet([400, 300, 410]),
+        prompt_expansion=False,
+        **COMMON,
+    )
     yield llm
     llm.close()
 
@@ -214,6 +221,27 @@ def test_prompt_tokens_stay_active_where_a_prefix_is_reused(tailored: TailoredLl
         assert tailored.active_ids[-len(prompt) :].tolist() == prompt
         stream.close()
     assert tailored.stats.misses == 2 + 3 + 3
+
+
+def test_other_forms_of_the_prompts_words_join(tiny_split: Callable[[str], Split]) -> None:
+    with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
+        static = llm.active_ids
+        variants = Variants(llm._model.vocab)
+        prompt = next(
+            [i] for i in range(259, llm.n_vocab()) if set(variants.find([i])) - set(static)
+        )
+        expected = [*static, *prompt]
+        expected += [i for i in variants.find(prompt).tolist() if i not in expected]
+        stream = llm.generate(prompt, temp=0.0)
+        next(stream)
+        assert llm.active_ids.tolist() == expected
+        llm.set_token_set(None)
+        assert set(llm.active_ids.tolist()) == set(expected)
+        assert llm.stats.misses == 1
+        stream.close()
+        assert np.array_equal(llm.active_ids, static)
+        llm.eval(prompt)
+        assert llm.active_ids.tolist() == [*static, *prompt]
 
 
 def test_swapping_the_token_set(tailored: TailoredLlama) -> None:

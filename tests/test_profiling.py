@@ -19,7 +19,7 @@ from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError, MismatchError, TokenIdError
 from vocabtailor_gguf.profiling.counting import Counts, count
 from vocabtailor_gguf.profiling.inputs import BadRecord, Example, examples, expand
-from vocabtailor_gguf.profiling.languages import word_examples
+from vocabtailor_gguf.profiling.languages import word_forms
 from vocabtailor_gguf.profiling.scripts import in_scripts, script_pattern
 from vocabtailor_gguf.profiling.tasks import TASKS, get_task
 from vocabtailor_gguf.profiling.thresholds import keep_rows, keep_within
@@ -260,10 +260,13 @@ def test_profile_corpus_end_to_end(tiny_split: Callable[[str], Any], tmp_path: P
 
 def test_word_lists() -> None:
     pytest.importorskip("wordfreq")
-    forms = [e.output for e in word_examples(["it"], 3)]
+    forms = list(word_forms(["it"], 3))
     assert "che" in forms and " che" in forms and "Che" in forms
+    both = list(word_forms(["it", "en"], 3))
+    assert set(both) == set(forms) | set(word_forms(["en"], 3))
+    assert both.index("the") < both.index(forms[-1])  # in turn
     with pytest.raises(VocabTailorError, match="xx"):
-        list(word_examples(["xx"], 3))
+        list(word_forms(["xx"], 3))
 
 
 def test_set_algebra() -> None:

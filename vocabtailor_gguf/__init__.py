@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vocabtailor_gguf.errors import VocabTailorError as VocabTailorError
     from vocabtailor_gguf.llama import TailoredLlama as TailoredLlama
     from vocabtailor_gguf.merge import merge_model as merge_model
-    from vocabtailor_gguf.profiling.profile import profile_corpus as profile_corpus
+    from vocabtailor_gguf.profiling.corpus import profile_corpus as profile_corpus
     from vocabtailor_gguf.split import split_model as split_model
     from vocabtailor_gguf.store import VocabStore as VocabStore
     from vocabtailor_gguf.token_set import TokenSet as TokenSet
@@ -24,7 +24,7 @@ _HOMES = {
     "VocabStore": "store",
     "VocabTailorError": "errors",
     "merge_model": "merge",
-    "profile_corpus": "profiling.profile",
+    "profile_corpus": "profiling.corpus",
     "split_model": "split",
     "verify_model": "verify",
 }

@@ -23,7 +23,7 @@ from vocabtailor_gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.reports import MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
-from vocabtailor_gguf.vocabulary import always_on
+from vocabtailor_gguf.vocabulary import Variants, always_on
 
 Mode = Literal["tailored", "exact", "full"]
 
@@ -55,6 +55,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
         mode: ``"tailored"`` or ``"full"``.
+        prompt_expansion: Let a prompt's token also bring the tokens that write its word in
+            another form: with or without a leading space, in another case.
         **kwargs: Arguments of ``llama_cpp.Llama``.
 
     Raises:
@@ -77,6 +79,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         vocab_path: str | os.PathLike[str] | None = None,
         token_set: TokenSet | str | os.PathLike[str] | None = None,
         mode: Mode = "tailored",
+        prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
         self._stack = contextlib.ExitStack()
@@ -113,6 +116,10 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._stack.callback(self._hook.close)
             self._load_core(core)
             self._always_on = always_on(self._model.vocab)
+            self._variants: Variants | None = None
+            if prompt_expansion and mode != "full":
+                self._variants = Variants(self._model.vocab)
+                self._stack.callback(self._variants.close)
             self.set_token_set(token_set)
         except BaseException:
             self.close()
@@ -188,7 +195,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         """The (K,) int32 ids of the active set, in the order of the head's rows.
 
         Always-on tokens and the token set come first, ascending; tokens that a prompt has added
-        follow in order of first appearance.
+        follow in order of first appearance, then other forms of its words.
         """
         return self._head.ids()
 
@@ -215,8 +222,16 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
                 ids = np.union1d(self._always_on, chosen.ids).astype(np.int32)
             self._head.set_static(ids)
             self.token_set = chosen
+            self._append_prompt(self._prompt)
             if self.n_tokens:
                 self._head.append(np.ascontiguousarray(self._input_ids, dtype=np.int32))
+
+    def _append_prompt(self, ids: npt.NDArray[np.int32]) -> int:
+        """Add a prompt's tokens and other forms of its words; return how many the set lacked."""
+        missed = self._head.append(ids)
+        if self._variants is not None and ids.size:
+            self._head.append(self._variants.find(ids))
+        return missed
 
     def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
@@ -273,7 +288,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         ids = token_array(tokens)
         with self._exclusive():
             self._head.reset()
-            self._misses += self._head.append(ids)
+            self._misses += self._append_prompt(ids)
         self._prompt = ids
         try:
             yield from super().generate(ids.tolist(), *args, **kwargs)
@@ -295,7 +310,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         with self._exclusive():
             super().reset()
             self._head.reset()
-            self._head.append(self._prompt)
+            self._append_prompt(self._prompt)
 
     # ---- reports ----
 
@@ -324,7 +339,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             embedding=int(native.n_bytes_hidden),
             head=self._head.n_bytes,
             logits=int(native.n_bytes_logits),
-            tokenizer=self._tokenizer_bytes,
+            tokenizer=self._tokenizer_bytes + (self._variants.n_bytes if self._variants else 0),
             core=int(llama_cpp.llama_model_size(self._core.model)),
             context=self._context_bytes,
             anon=now.anon,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from vocabtailor_gguf import _native
 from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.store import token_array
 
 
 def load_tokenizer(vocab_path: str | os.PathLike[str]) -> llama_cpp.Llama:
@@ -51,6 +53,51 @@ def always_on(vocab: Any) -> npt.NDArray[np.int32]:
     buffer = _native.ffi.from_buffer("int32_t[]", ids)
     _native.call("vt_vocab_always_on", pointer, buffer, ids.size, n)
     return ids
+
+
+class Variants:
+    """Finds the tokens that write a word in another form.
+
+    Forms are with and without a leading space, as it is, in lower case, capitalised and in upper
+    case (simple case mapping of Latin, Greek, Cyrillic and Armenian letters).
+
+    Args:
+        vocab: A ctypes llama_vocab, which must outlive this.
+
+    Example:
+        >>> tokenizer = load_tokenizer(VOCAB)
+        >>> ids = tokenizer.tokenize(b"Rome", add_bos=False)
+        >>> set(Variants(tokenizer._model.vocab).find(ids)).isdisjoint(ids)
+        True
+    """
+
+    def __init__(self, vocab: Any) -> None:
+        out = _native.ffi.new("vt_variants **")
+        _native.call("vt_variants_new", _native.pointer("struct llama_vocab *", vocab), out)
+        self._handle: Any = _native.ffi.gc(out[0], _native.lib().vt_variants_free)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held, in bytes."""
+        return int(_native.lib().vt_variants_n_bytes(self._handle))
+
+    def find(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Return the (n,) int32 ascending ids of other forms of tokens, without these tokens.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+        """
+        ids = token_array(tokens)
+        given = _native.ffi.from_buffer("int32_t[]", ids)
+        n = _native.ffi.new("size_t *")
+        found = np.empty(8 * ids.size, dtype=np.int32)  # four cases, with a space and without
+        out = _native.ffi.from_buffer("int32_t[]", found)
+        _native.call("vt_variants_find", self._handle, given, ids.size, out, found.size, n)
+        return found[: n[0]]
+
+    def close(self) -> None:
+        """Free the table."""
+        self._handle = _native.ffi.NULL
 
 
 def token_pieces(tokenizer: llama_cpp.Llama) -> list[bytes]:

@@ -17,11 +17,14 @@ bool is_space(const char * s, int32_t n) {
 
 }  // namespace
 
-std::vector<int32_t> always_on(const llama_vocab * vocab) {
-    // llama.cpp aborts when it is asked for the tokens of a core
+void require_tokenizer(const llama_vocab * vocab) {
     if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
         throw error(VT_ERROR_ARGUMENT, "this vocabulary has no tokenizer: the store's is meant, not the core's");
     }
+}
+
+std::vector<int32_t> always_on(const llama_vocab * vocab) {
+    require_tokenizer(vocab);
     std::vector<int32_t> ids;
     const int32_t        n_vocab = llama_vocab_n_tokens(vocab);
     for (int32_t id = 0; id < n_vocab; id++) {

@@ -8,6 +8,9 @@
 
 namespace vt {
 
+// llama.cpp aborts when it is asked for the tokens of a core; throws instead
+void require_tokenizer(const llama_vocab * vocab);
+
 // ascending ids
 std::vector<int32_t> always_on(const llama_vocab * vocab);
 

@@ -37,11 +37,11 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of bytes on stderr, where that is a terminal."""
+def progress_bar(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr, where that is a terminal; by default of bytes."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+    bar = tqdm(desc=what, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty())
 
     def update(done: int, total: int) -> None:
         bar.total = total

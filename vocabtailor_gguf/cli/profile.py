@@ -10,9 +10,11 @@ from typing import Any
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.counting import Counts
-from vocabtailor_gguf.profiling.profile import Profile, profile, rows_of_budget
+from vocabtailor_gguf.profiling.evaluate import evaluate
+from vocabtailor_gguf.profiling.profile import RECIPES, Profile, profile, rows_of_budget
+from vocabtailor_gguf.profiling.render import advice, write_report
 from vocabtailor_gguf.profiling.scripts import DEFAULT_CLASSES
-from vocabtailor_gguf.profiling.tasks import TASKS, get_task
+from vocabtailor_gguf.profiling.tasks import TASKS, Task, get_task
 from vocabtailor_gguf.store import VocabStore
 from vocabtailor_gguf.token_set import TokenSet
 
@@ -38,24 +40,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     target.add_argument("--rows", type=_common.positive, metavar="N", help="a budget of rows")
     target.add_argument("--head-mb", type=float, metavar="MB", help="a budget of head memory")
+    target.add_argument("--recipe", choices=list(RECIPES), help="a size that has proved good")
     parser.add_argument("--language", metavar="CODES", help="word lists of wordfreq, e.g. it,en")
     parser.add_argument("--words", type=_common.positive, default=20_000, metavar="N")
     parser.add_argument("--counts", metavar="FILE", help="add counts of an earlier run")
     parser.add_argument("--save-counts", metavar="FILE", help="save the counts of this run")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad records out")
     parser.add_argument("-t", "--threads", type=_common.positive, metavar="N", help="processes")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.tokens.json")
+    parser.add_argument(
+        "--dask", metavar="SCHEDULER", help="tokenise on a Dask cluster, e.g. tcp://host:8786"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="NAME.tokens.json")
+    parser.add_argument("--report", metavar="FILE", help="coverage and cost by size: .html or .md")
+    parser.add_argument("--eval", nargs="+", default=[], metavar="FILE", help="held-out texts")
+    parser.add_argument(
+        "--core", metavar="FILE", help="NAME.core.gguf, to evaluate on the model's own outputs"
+    )
+    parser.add_argument(
+        "--own", type=_common.positive, default=20, metavar="N", help="prompts that it answers"
+    )
+    parser.add_argument(
+        "--shots", type=int, default=2, metavar="N", help="examples of --data before each of them"
+    )
     _common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Profile, write the sets, print what each stage left."""
+    """Profile, write the sets and the report, print what each stage left."""
+    if not (args.output or args.report or args.save_counts):
+        raise VocabTailorError("profile: needs -o, --report or --save-counts")
+    if args.report is None and (args.eval or args.core):
+        raise VocabTailorError("profile: --eval and --core need --report")
+    if args.core and not args.eval:
+        raise VocabTailorError("profile: --core needs the prompts of --eval")
     task = get_task(
         args.task or ("translation" if args.input_field else "text"),
         input_field=args.input_field,
         output_field=args.output_field,
     )
-    if not task.static and not args.language:
+    if not task.static and not args.language and not args.report:
         raise VocabTailorError(
             f"task {args.task}: its outputs come from the prompt; it needs no static set"
         )
@@ -70,26 +93,55 @@ def run(args: argparse.Namespace) -> int:
             n_words=args.words,
             counts=Counts.load(args.counts) if args.counts else None,
             n_processes=args.threads,
+            scheduler=args.dask,
             skip_bad=args.skip_bad,
             progress=lambda documents, n_bytes: bar(n_bytes, 0),
         )
     if args.save_counts:
         found.counts.save(args.save_counts)
-    rows = args.rows
-    if args.head_mb is not None:
-        with VocabStore(args.model) as store:
-            rows = rows_of_budget(store, args.head_mb)
     results: list[dict[str, Any]] = []
-    sets = [found.with_rows(rows)] if rows else [found.at_tolerance(t) for t in args.tolerance]
-    for chosen in sets:
-        path = _name(args.output, chosen, len(sets) > 1)
-        chosen.save(path)
-        results.append({"path": path, "ids": len(chosen), **chosen.provenance})
+    if args.output:
+        sets = _sets(found, args)
+        for chosen in sets:
+            path = _name(args.output, chosen, len(sets) > 1)
+            chosen.save(path)
+            results.append({"path": path, "ids": len(chosen), **chosen.provenance})
+    reports = _report(found, task, args) if args.report else []
     if args.json:
         _common.print_json(results)
         return 0
     _print_stages(found, results)
+    for path in reports:
+        print(path)
     return 0
+
+
+def _sets(found: Profile, args: argparse.Namespace) -> list[TokenSet]:
+    if args.recipe:
+        return [found.of_recipe(args.recipe)]
+    rows = args.rows
+    if args.head_mb is not None:
+        with VocabStore(args.model) as store:
+            rows = rows_of_budget(store, args.head_mb)
+    return [found.with_rows(rows)] if rows else [found.at_tolerance(t) for t in args.tolerance]
+
+
+def _report(found: Profile, task: Task, args: argparse.Namespace) -> list[Path]:
+    with _common.progress_bar("answers", unit="") as bar:
+        report = evaluate(
+            args.model,
+            found,
+            task,
+            held_out=args.eval,
+            core=args.core,
+            n_own=args.own if args.core else 0,
+            n_shots=args.shots,
+            n_threads=args.threads,
+            progress=bar,
+        )
+    for sentence in advice(report):
+        print(sentence, file=sys.stderr)
+    return write_report(report, args.report)
 
 
 def _name(output: str, chosen: TokenSet, several: bool) -> Path:

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
     parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
     parser.add_argument("--mode", choices=["tailored", "full"], default="tailored")
+    parser.add_argument(
+        "--no-prompt-expansion",
+        dest="prompt_expansion",
+        action="store_false",
+        help="do not add other forms of the prompt's words to the active set",
+    )
     parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
     parser.add_argument("--top-k", type=int, default=40, metavar="K")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         vocab_path=args.vocab,
         token_set=args.token_set,
         mode=args.mode,
+        prompt_expansion=args.prompt_expansion,
         n_ctx=args.ctx_size,
         n_threads=args.threads,
         n_threads_batch=args.threads,

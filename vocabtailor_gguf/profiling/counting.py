@@ -6,12 +6,14 @@ does not grow with the corpus.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from vocabtailor_gguf._gguf_write import temporary_files
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.profiling.inputs import Example
+from vocabtailor_gguf.profiling.workers import dask_executor, process_executor
 from vocabtailor_gguf.store import VocabStore
 from vocabtailor_gguf.vocabulary import load_tokenizer
 
@@ -141,15 +144,16 @@ def count_batch(tokenizer: Any, batch: Sequence[Example], input_aware: bool) -> 
     return _Part(ids, frequency.astype(np.int64), len(batch), n_tokens, n_bytes)
 
 
-_worker: dict[str, Any] = {}  # of a worker process: its tokenizer and its stage
+_tokenizers: dict[str, Any] = {}  # of a worker process
+_loading = threading.Lock()
 
 
-def _start_worker(vocab_path: str, input_aware: bool) -> None:
-    _worker.update(tokenizer=load_tokenizer(vocab_path), input_aware=input_aware)
-
-
-def _work(batch: Sequence[Example]) -> _Part:
-    return count_batch(_worker["tokenizer"], batch, _worker["input_aware"])
+def _work(vocab_path: str, batch: Sequence[Example], input_aware: bool) -> _Part:
+    """Count a batch in a worker, which keeps its tokenizer. Dask runs several threads in one."""
+    with _loading:
+        if vocab_path not in _tokenizers:
+            _tokenizers[vocab_path] = load_tokenizer(vocab_path)
+    return count_batch(_tokenizers[vocab_path], batch, input_aware)
 
 
 def batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -172,24 +176,30 @@ def count(
     *,
     input_aware: bool,
     n_processes: int | None = None,
+    scheduler: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
     """Count a corpus.
 
     Args:
         store: The vocabulary.
-        examples: The corpus, read as it is needed.
+        examples: The corpus, read here as it is needed.
         input_aware: Leave out tokens of the prompt.
         n_processes: Processes that tokenise; by default one per core, 1 for none but this.
+        scheduler: Address of a Dask scheduler whose workers tokenise instead. They open the store
+            under the same path; the text is sent to them.
         progress: Called with documents and bytes so far.
 
     Returns:
         The counts.
+
+    Raises:
+        UnsupportedError: The package ``distributed`` is not installed.
+        VocabTailorError: The scheduler or the workers do not answer.
     """
-    n = n_processes or os.cpu_count() or 1
     frequency = np.zeros(store.n_vocab, dtype=np.int64)
     n_documents = n_tokens = n_bytes = 0
-    for part in _parts(store, batches(examples), input_aware, n):
+    for part in _parts(store, batches(examples), input_aware, n_processes, scheduler):
         frequency[part.ids] += part.frequency
         n_documents += part.n_documents
         n_tokens += part.n_tokens
@@ -200,22 +210,28 @@ def count(
 
 
 def _parts(
-    store: VocabStore, todo: Iterator[list[Example]], input_aware: bool, n: int
+    store: VocabStore,
+    todo: Iterator[list[Example]],
+    input_aware: bool,
+    n_processes: int | None,
+    scheduler: str | None,
 ) -> Iterator[_Part]:
     first = list(itertools.islice(todo, 2))
-    if n == 1 or len(first) < 2:  # one batch is not worth starting processes for
+    batches = itertools.chain(first, todo)
+    n = n_processes or os.cpu_count() or 1
+    # one batch is not worth starting processes for
+    if scheduler is None and (n == 1 or len(first) < 2):
         tokenizer = load_tokenizer(store.path)
-        for batch in itertools.chain(first, todo):
+        for batch in batches:
             yield count_batch(tokenizer, batch, input_aware)
         tokenizer.close()
         return
-    # spawn, not fork: llama.cpp may have threads here already
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(n, _start_worker, (str(store.path), input_aware)) as pool:
-        pending: list[Any] = []
-        for batch in itertools.chain(first, todo):
-            pending.append(pool.apply_async(_work, (batch,)))
-            if len(pending) > 3 * n:  # a bound on the text that is held
-                yield pending.pop(0).get()
-        for result in pending:
-            yield result.get()
+    workers = process_executor(n) if scheduler is None else dask_executor(scheduler)
+    with workers as (executor, n_workers):
+        pending: collections.deque[Future[_Part]] = collections.deque()
+        for batch in batches:
+            pending.append(executor.submit(_work, str(store.path), batch, input_aware))
+            if len(pending) > 3 * n_workers:  # a bound on the text that is held
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

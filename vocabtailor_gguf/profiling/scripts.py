@@ -87,6 +87,49 @@ def in_scripts(pieces: Sequence[bytes], pattern: Any) -> npt.NDArray[np.bool_]:
     return found
 
 
+# of the living scripts those that tokenizers have pieces of
+_COMMON_SCRIPTS = (
+    "latin", "greek", "cyrillic", "armenian", "hebrew", "arabic", "devanagari", "bengali",
+    "gurmukhi", "gujarati", "oriya", "tamil", "telugu", "kannada", "malayalam", "sinhala", "thai",
+    "lao", "tibetan", "myanmar", "georgian", "hangul", "ethiopic", "khmer", "mongolian",
+    "hiragana", "katakana", "han",
+)  # fmt: skip
+_SEEN_SHARE = 0.01
+
+
+def in_same_scripts(
+    pieces: Sequence[bytes], frequency: npt.NDArray[np.int64], words: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_]:
+    """Tell which tokens are written in the scripts that a corpus or word lists use.
+
+    A script is in use when at least 1% of all occurrences have a letter of it.
+
+    Args:
+        pieces: (n_vocab,) token texts as bytes.
+        frequency: (n_vocab,) document frequencies of a corpus.
+        words: (n,) ids of word lists.
+
+    Returns:
+        (n_vocab,) bool; all True where nothing is known, or ``regex`` is not installed.
+    """
+    weight = frequency.copy()
+    weight[words] += 1
+    everything = np.ones(len(pieces), dtype=np.bool_)
+    try:
+        import regex
+    except ImportError:
+        return everything
+    letters = [regex.compile(rf"\p{{Script={name}}}") for name in _COMMON_SCRIPTS]
+    seen = np.zeros(len(letters), dtype=np.int64)
+    for token in np.flatnonzero(weight).tolist():
+        text = pieces[token].decode("utf-8", errors="ignore")
+        seen += weight[token] * np.array([p.search(text) is not None for p in letters])
+    used = [
+        name for name, n in zip(_COMMON_SCRIPTS, seen, strict=True) if n > _SEEN_SHARE * seen.sum()
+    ]
+    return in_scripts(pieces, script_pattern(used)) if used else everything
+
+
 _SAMPLES = 1024  # code points tried of a range
 _SURROGATES = range(0xD800, 0xE000)
 _NO_RANGE = (0, -1)

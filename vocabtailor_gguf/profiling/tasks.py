@@ -20,6 +20,7 @@ class Task:
         input_aware: Leave out tokens that the prompt brings anyway (stage 1).
         static: Whether the task needs a static set at all.
         extra_fields: More fields of the prompt, which the template names.
+        stop: Texts that end an answer of a model that has been shown examples.
     """
 
     input_field: str | None
@@ -29,11 +30,14 @@ class Task:
     input_aware: bool = True
     static: bool = True
     extra_fields: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
-    "translation": Task("source", "target", "Source: {input}\nTarget:", " {output}\n"),
-    "summarisation": Task("document", "summary", "{input}\nSummary:", " {output}\n"),
+    "translation": Task(
+        "source", "target", "Source: {input}\nTarget:", " {output}\n", stop=("\n",)
+    ),
+    "summarisation": Task("document", "summary", "{input}\nSummary:", " {output}\n", stop=("\n",)),
     "extraction": Task(
         "context",
         "answer",
@@ -41,9 +45,12 @@ TASKS: dict[str, Task] = {
         " {output}\n",
         static=False,
         extra_fields=("question",),
+        stop=("\n",),
     ),
-    "code": Task("prompt", "completion", "{input}", "{output}\n"),
-    "maths": Task("question", "answer", "Question: {input}\nAnswer:", " {output}\n"),
+    "code": Task("prompt", "completion", "{input}", "{output}\n", stop=('"""',)),
+    "maths": Task(
+        "question", "answer", "Question: {input}\nAnswer:", " {output}\n", stop=("Question:",)
+    ),
     "text": Task(None, "text", "", "{output}", input_aware=False),
 }
 

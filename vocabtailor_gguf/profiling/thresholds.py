@@ -38,6 +38,11 @@ def keep_rows(
     return np.sort(ids[n_dropped:]).astype(np.int32), tolerance
 
 
+def most_frequent_first(frequency: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Return the (n,) int32 ids that occur, the most frequent first, ties by id."""
+    return _rarest_first(frequency)[0][::-1].astype(np.int32)
+
+
 def _rarest_first(
     frequency: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
