@@ -227,21 +227,22 @@ def test_other_forms_of_the_prompts_words_join(tiny_split: Callable[[str], Split
     with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
         static = llm.active_ids
         variants = Variants(llm._model.vocab)
-        prompt = next(
-            [i] for i in range(259, llm.n_vocab()) if set(variants.find([i])) - set(static)
-        )
-        expected = [*static, *prompt]
-        expected += [i for i in variants.find(prompt).tolist() if i not in expected]
-        stream = llm.generate(prompt, temp=0.0)
+        outside = set(range(llm.n_vocab())) - set(static.tolist())
+        inside = next(i for i in static.tolist() if outside & set(variants.find([i]).tolist()))
+        forms = variants.find([inside]).tolist()
+        lacking = min(outside - set(forms))
+        forms = variants.find([inside, lacking]).tolist()
+        expected = [*static, lacking, *(i for i in forms if i in outside)]
+        stream = llm.generate([inside, lacking], temp=0.0)
         next(stream)
         assert llm.active_ids.tolist() == expected
         llm.set_token_set(None)
-        assert set(llm.active_ids.tolist()) == set(expected)
+        assert llm.active_ids.tolist() == expected
         assert llm.stats.misses == 1
         stream.close()
         assert np.array_equal(llm.active_ids, static)
-        llm.eval(prompt)
-        assert llm.active_ids.tolist() == [*static, *prompt]
+        llm.eval([inside, lacking])
+        assert llm.active_ids.tolist() == [*static, lacking]
 
 
 def test_swapping_the_token_set(tailored: TailoredLlama) -> None:
