@@ -62,7 +62,8 @@ def test_readme_commands(
     shutil.copy(smollm2, "model.gguf")
     vocabtailor_gguf.TokenSet(range(200, 5000)).save("en.tokens.json")
     example = '{"source": "The cat sleeps.", "target": "Il gatto dorme."}'
-    Path("train.jsonl").write_text(example, encoding="utf-8")
+    for name in ("train.jsonl", "test.jsonl"):
+        Path(name).write_text(example, encoding="utf-8")
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(c, comments=True) for c in lines if c.startswith("vocabtailor ")]
     names = [c[1] for c in commands]

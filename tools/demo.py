@@ -94,9 +94,9 @@ def main() -> None:
     token_set = model.with_name(f"{model.stem}.{_LANGUAGES.replace(',', '-')}.tokens.json")
     if not token_set.exists():
         print(f"== the {_ROWS:,} most frequent tokens of English and Italian", flush=True)
-        tool = str(Path(__file__).with_name("token_set.py"))
-        arguments = [str(vocab), str(token_set), str(_ROWS), "--languages", _LANGUAGES]
-        subprocess.run([sys.executable, tool, *arguments], check=True, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "vocabtailor_gguf", "profile", "-m", str(vocab)]
+        command += ["--language", _LANGUAGES, "--rows", str(_ROWS), "-o", str(token_set)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     print("== running each mode in a process of its own, greedy", flush=True)
     results = {m: _run(m, str(model), str(core), str(token_set)) for m in _MODES}
 

@@ -62,7 +62,14 @@ def _draw_coverage(axes: Any, report: Report) -> None:
         if size.name.startswith(("recipe", "tolerance 0.01")) and size.rows >= rows[0]:
             axes.axvline(size.rows, color="#888888", linewidth=0.8)
             axes.text(
-                size.rows, 0.9, f" {size.name}", rotation=90, fontsize=7, va="top", ha="right"
+                size.rows,
+                0.98,
+                size.name,
+                transform=axes.get_xaxis_transform(),  # the height is a share of the axes'
+                rotation=90,
+                fontsize=7,
+                va="top",
+                ha="right",
             )
     if report.held_out is not None or report.own is not None:
         axes.legend(fontsize=8, loc="lower right")
