@@ -7,7 +7,7 @@ MODELS  := models
 GEMMA   := $(MODELS)/gemma-3-270m-q4_k_m.gguf
 SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 CPUS    := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
+SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/* native/src/*/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
 
 .PHONY: help demo test lint format install models bench clean
 
@@ -53,15 +53,18 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/include/*.h native/examples/*.c
+	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c
 
 format: $(VENV)/.deps
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/include/*.h native/examples/*.c
+	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c
 
 bench: install models
-	$(PY) tools/bench_all.py $(MODELS)
+	@for model in $(GEMMA) $(SMOLLM2); do \
+		$(BIN)/vocabtailor split $$model --force && \
+		$(BIN)/vocabtailor bench -m $${model%.gguf}.core.gguf --baseline $$model || exit 1; \
+	done
 
 clean:
 	rm -rf build $(VENV) $(MODELS)

@@ -18,6 +18,7 @@ from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf._process import process_memory
 from vocabtailor_gguf._scores import LastPosition, LazyScores
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf.exact import MAX_BLOCK, Exact
 from vocabtailor_gguf.hook import ActiveHead, Hook
 from vocabtailor_gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.reports import MemoryReport, Stats
@@ -48,13 +49,17 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
 
     In mode ``"tailored"`` only tokens of the active set can be produced: always-on tokens (special
     and end-of-generation tokens, single bytes, white space), the token set, and the tokens of the
-    prompt. Mode ``"full"`` computes every row of the LM head and gives llama.cpp's own output.
+    prompt. Mode ``"full"`` computes every row of the LM head and gives llama.cpp's own output. Mode
+    ``"exact"`` gives the same output for the same seed and sampler chain: it drafts with the active
+    set and verifies against the whole head before a token is yielded.
 
     Args:
         model_path: ``NAME.core.gguf``.
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
-        mode: ``"tailored"`` or ``"full"``.
+        mode: ``"tailored"``, ``"exact"`` or ``"full"``.
+        mapped_head: In mode ``"exact"``, keep the whole LM head as pages of the store's file, which
+            the system may drop and read again, instead of a copy in memory.
         prompt_expansion: Let a prompt's token also bring the tokens that write its word in
             another form: with or without a leading space, in another case.
         **kwargs: Arguments of ``llama_cpp.Llama``.
@@ -79,6 +84,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         vocab_path: str | os.PathLike[str] | None = None,
         token_set: TokenSet | str | os.PathLike[str] | None = None,
         mode: Mode = "tailored",
+        mapped_head: bool = True,
         prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -87,10 +93,10 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         self._closed = False
         self._misses = 0
         self._prompt = _NO_TOKENS
+        self._exact: Exact | None = None
+        self._exact_sampler: Any = None  # whose chain the exact mode has cloned
         if mode not in get_args(Mode):
             raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
-        if mode == "exact":
-            _not_yet("mode 'exact'")
         for name, harmless in _UNSUPPORTED_ARGUMENTS.items():
             if kwargs.get(name, harmless) != harmless:
                 _not_yet(f"{name}={kwargs[name]!r}")
@@ -115,6 +121,9 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._hook = Hook(store, self._head)
             self._stack.callback(self._hook.close)
             self._load_core(core)
+            if mode == "exact":
+                self._exact = self._new_exact(mapped_head)
+                self._stack.callback(self._exact.close)
             self._always_on = always_on(self._model.vocab)
             self._variants: Variants | None = None
             if prompt_expansion and mode != "full":
@@ -178,11 +187,21 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         self._is_recurrent = llama_cpp.llama_model_is_recurrent(self._core.model)
         self._is_hybrid = llama_cpp.llama_model_is_hybrid(self._core.model)
 
+    def _new_exact(self, mapped: bool) -> Exact:
+        window = llama_cpp.llama_model_n_swa(self._core.model)
+        keeps_all = window == 0 or bool(self.context_params.swa_full)
+        can_roll_back = keeps_all and not (self._is_recurrent or self._is_hybrid)
+        vocab = self._model.vocab
+        ends = [i for i in range(self.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, i)]
+        return Exact(
+            self._hook, mapped=mapped, max_block=MAX_BLOCK if can_roll_back else 1, stop=ends
+        )
+
     # ---- the active set ----
 
     @property
     def mode(self) -> Mode:
-        """``"tailored"`` or ``"full"``."""
+        """``"tailored"``, ``"exact"`` or ``"full"``."""
         return self._mode
 
     @property
@@ -262,9 +281,12 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             return
         with self._exclusive():
             self._misses += self._head.append(ids)
-            self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
             self._requires_eval = True
-            self._hook.decode(ids, pos=self.n_tokens)
+            if self._exact is None:
+                self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
+                self._hook.decode(ids, pos=self.n_tokens)
+            else:
+                self._exact.decode(ids, pos=self.n_tokens)
             self.input_ids[self.n_tokens : self.n_tokens + ids.size] = ids
             self.n_tokens += int(ids.size)
             self._requires_eval = False
@@ -275,7 +297,13 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             raise VocabTailorError(f"sample: no logits at position {idx}, only at the last one")
         sampler = self._sampler or self._init_sampler(*args, **kwargs)
         with self._exclusive():
-            return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
+            if self._exact is None:
+                return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
+            if sampler is not self._exact_sampler:
+                self._exact.begin(sampler.sampler)
+                self._exact_sampler = sampler
+            # a sampler for one token only: nothing else of a block would be asked for
+            return self._exact.sample(self.n_tokens, max_block=MAX_BLOCK if self._sampler else 1)
 
     def generate(
         self, tokens: Sequence[int], *args: Any, **kwargs: Any
@@ -294,6 +322,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             yield from super().generate(ids.tolist(), *args, **kwargs)
         finally:
             self._prompt = _NO_TOKENS
+            self._exact_sampler = None
             if not self._closed:
                 self._head.reset()
 

@@ -201,6 +201,50 @@ typedef struct vt_hook_stats {
 
 vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out);
 
+/* ---- exact mode: the whole vocabulary's tokens at nearly the active set's cost ---- */
+
+typedef struct vt_exact vt_exact;
+
+typedef struct vt_exact_stats {
+    uint64_t n_tokens; /* given */
+    uint64_t n_drafted;
+    uint64_t n_rejected; /* drafted tokens that were not the whole vocabulary's */
+    uint64_t n_blocks;   /* times that the whole head was scanned */
+    uint64_t n_whole;    /* decisions on logits of the whole vocabulary */
+    int64_t  t_draft_us; /* decoding, active head and chain */
+    int64_t  t_verify_us;
+    double   acceptance; /* share of drafted tokens that were confirmed, lately */
+    uint64_t n_bytes;    /* memory held for the whole head; mapped pages are not counted */
+    int32_t  own_kernel; /* 1: the head is scanned by our own kernel, 0: by ggml's product */
+} vt_exact_stats;
+
+/* hook must have a store and a head, be attached, and outlive this. mapped: the whole head stays pages of the store's file
+ * (where its layout allows it), else it is read into memory. max_block: tokens drafted before they are verified, at most 16;
+ * 1 where the context's memory cannot drop its last tokens (recurrent models, a sliding window without swa_full). */
+vt_status vt_exact_new(vt_hook * hook, bool mapped, size_t max_block, vt_exact ** out, char * err, size_t n_err);
+void      vt_exact_free(vt_exact * e);
+
+/* tokens after which nothing is drafted, such as those that end a text */
+vt_status vt_exact_stop_at(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
+
+/* start with a chain; it is cloned, and the clone goes on. Tokens that the chain has accepted before must be in the head's
+ * set, or its penalties must not raise logits. */
+vt_status vt_exact_begin(vt_exact * e, const struct llama_sampler * chain, char * err, size_t n_err);
+
+/* the token that the chain chooses from the whole vocabulary after the n_tokens of the text, all of which were decoded with
+ * vt_exact_eval. The chain accepts it. */
+vt_status vt_exact_sample(vt_exact * e, int32_t n_tokens, size_t max_block, int32_t * token, char * err, size_t n_err);
+
+/* decode n tokens at position pos, unless they are the token that was just given and its draft is there already. The
+ * context's memory beyond them is removed. */
+vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
+
+/* tokens that were given although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
+ * number in any case */
+vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
+
+vt_status vt_exact_get_stats(const vt_exact * e, vt_exact_stats * out);
+
 /* ---- vocabulary ---- */
 
 /* tokens that stay in every active set: special and end-of-generation tokens, tokens of one byte, and white space.

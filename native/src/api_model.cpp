@@ -1,6 +1,7 @@
 // The C API: head and hook.
 
 #include "api.h"
+#include "exact.h"
 #include "head.h"
 #include "hook.h"
 
@@ -19,6 +20,14 @@ struct vt_hook {
     std::atomic<bool> busy{false};
 
     vt_hook(vt_store * s, vt_head * h) : store(s), head(h), impl(s ? &s->impl : nullptr, h ? &h->impl : nullptr) {}
+};
+
+struct vt_exact {
+    vt_hook *         hook;
+    vt::exact         impl;
+    std::atomic<bool> busy{false};
+
+    vt_exact(vt_hook * k, bool mapped, size_t max_block) : hook(k), impl(k->impl, mapped, max_block) {}
 };
 
 using namespace vt;
@@ -157,6 +166,78 @@ VT_EXPORT vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out) {
         return VT_ERROR_ARGUMENT;
     }
     *out = k->impl.stats();
+    return VT_OK;
+}
+
+// ---- exact mode ----
+
+VT_EXPORT vt_status vt_exact_new(vt_hook * hook, bool mapped, size_t max_block, vt_exact ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(hook != nullptr && out != nullptr, "hook and out must not be NULL");
+        require(hook->store != nullptr && hook->head != nullptr, "exact mode needs a hook with a store and a head");
+        require(hook->impl.context() != nullptr, "no context is attached");
+        *out = nullptr;
+        const lock k(hook), h(hook->head), s(hook->store);
+        *out = new vt_exact(hook, mapped, max_block);
+    });
+}
+
+VT_EXPORT void vt_exact_free(vt_exact * e) {
+    delete e;
+}
+
+VT_EXPORT vt_status vt_exact_stop_at(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && (n == 0 || tokens != nullptr), "exact and tokens must not be NULL");
+        const lock l(e);
+        e->impl.stop_at(tokens, n);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_begin(vt_exact * e, const struct llama_sampler * chain, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && chain != nullptr, "exact and chain must not be NULL");
+        const lock l(e), k(e->hook), h(e->hook->head), s(e->hook->store);
+        e->impl.begin(chain);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_sample(vt_exact * e, int32_t n_tokens, size_t max_block, int32_t * token, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && token != nullptr, "exact and token must not be NULL");
+        const lock l(e), k(e->hook), h(e->hook->head), s(e->hook->store);
+        *token = e->impl.sample(n_tokens, max_block);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && tokens != nullptr, "exact and tokens must not be NULL");
+        const lock l(e), k(e->hook), h(e->hook->head), s(e->hook->store);
+        e->impl.eval(tokens, n, pos);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && n != nullptr && (n_ids == 0 || (ids != nullptr && counts != nullptr)), "exact, ids, counts and n must not be NULL");
+        size_t i = 0;
+        for (const auto & entry : e->impl.missed()) {
+            if (i < n_ids) {
+                ids[i]    = entry.first;
+                counts[i] = entry.second;
+            }
+            i++;
+        }
+        *n = i;
+    });
+}
+
+VT_EXPORT vt_status vt_exact_get_stats(const vt_exact * e, vt_exact_stats * out) {
+    if (e == nullptr || out == nullptr) {
+        return VT_ERROR_ARGUMENT;
+    }
+    *out = e->impl.stats();
     return VT_OK;
 }
 

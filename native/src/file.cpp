@@ -11,6 +11,7 @@
 #    include <windows.h>
 #else
 #    include <fcntl.h>
+#    include <sys/mman.h>
 #    include <sys/stat.h>
 #    include <sys/types.h>
 #    include <unistd.h>
@@ -60,6 +61,14 @@ void file::read_at(uint64_t offset, void * dst, size_t n) const {
 void file::advise_random() const {
 }
 
+mapping::mapping(const std::string & path, uint64_t offset, uint64_t n) {
+    (void) offset;
+    (void) n;
+    throw error(VT_ERROR_IO, format("%s: mapped tables are not available on Windows", path.c_str()));
+}
+
+mapping::~mapping() = default;
+
 #else
 
 file::file(const std::string & path) : m_path(path) {
@@ -104,6 +113,33 @@ void file::advise_random() const {
 #    if defined(POSIX_FADV_RANDOM)
     posix_fadvise(m_fd, 0, 0, POSIX_FADV_RANDOM);
 #    endif
+}
+
+mapping::mapping(const std::string & path, uint64_t offset, uint64_t n) {
+    const file     whole(path);
+    const int      fd   = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    const uint64_t skip = offset % page;
+    if (fd < 0 || whole.size() < n || whole.size() - n < offset) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        throw error(VT_ERROR_IO, format("%s: cannot be mapped: it is shorter than when it was opened", path.c_str()));
+    }
+    m_size = static_cast<size_t>(n + skip);
+    m_base = mmap(nullptr, m_size, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset - skip));
+    close(fd);
+    if (m_base == MAP_FAILED) {
+        m_base = nullptr;
+        throw error(VT_ERROR_IO, format("%s: cannot be mapped: %s", path.c_str(), strerror(errno)));
+    }
+    m_data = static_cast<const uint8_t *>(m_base) + skip;
+}
+
+mapping::~mapping() {
+    if (m_base != nullptr) {
+        munmap(m_base, m_size);
+    }
 }
 
 #endif

@@ -37,4 +37,22 @@ class file {
 #endif
 };
 
+// Bytes of a file as memory that the page cache backs. A file that shrinks meanwhile kills the process, as it does with
+// any mapped model, so this is only for the tables that exact mode reads whole at every step.
+class mapping {
+  public:
+    mapping(const std::string & path, uint64_t offset, uint64_t n);
+    ~mapping();
+
+    mapping(const mapping &)             = delete;
+    mapping & operator=(const mapping &) = delete;
+
+    const uint8_t * data() const { return m_data; }
+
+  private:
+    void *          m_base = nullptr;
+    size_t          m_size = 0;
+    const uint8_t * m_data = nullptr;
+};
+
 }  // namespace vt

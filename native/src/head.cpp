@@ -9,19 +9,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <string>
 
 namespace vt {
 
 namespace {
 
-constexpr size_t GROUP       = 32;    // a multiple of every interleave in ggml/src/ggml-cpu/repack.cpp
 constexpr size_t SPARE_ROWS  = 512;   // room for a prompt before the buffer must grow
 constexpr size_t STAGE_ROWS  = 2048;  // a multiple of GROUP
 constexpr size_t GRAPH_NODES = 16;
 
 size_t pad_group(size_t n) {
-    return (n + GROUP - 1) / GROUP * GROUP;
+    return (n + head::GROUP - 1) / head::GROUP * head::GROUP;
 }
 
 }  // namespace
@@ -63,8 +63,9 @@ ggml_backend_buffer_type_t head::pick_buffer_type() const {
 
 // rows of the product for n rows of the set. ggml takes another kernel, which rounds differently, where the number of
 // rows is no multiple of 4 (ggml/src/ggml-cpu/llamafile/sgemm.cpp) or of 2: so it is the full head's, modulo GROUP
-size_t head::n_computed(size_t n) const {
-    return pad_group(n) + static_cast<size_t>(m_store.info().n_vocab) % GROUP;
+size_t head::n_computed(size_t first, size_t n) const {
+    const size_t n_vocab = static_cast<size_t>(m_store.info().n_vocab);
+    return first + n == n_vocab ? n : pad_group(n) + n_vocab % GROUP;
 }
 
 // drop rows from n on
@@ -105,6 +106,41 @@ void head::set_static(const int32_t * ids, size_t n) {
         throw;
     }
     m_n_static = m_ids.size();
+}
+
+void head::set_all(bool mapped) {
+    const table &        t       = m_store.get_table(VT_TABLE_HEAD);
+    const size_t         n_vocab = static_cast<size_t>(m_store.info().n_vocab);
+    std::vector<int32_t> ids(n_vocab);
+    std::iota(ids.begin(), ids.end(), 0);
+    // ggml wants tensors aligned
+    if (!mapped || m_buft != ggml_backend_cpu_buffer_type() || t.offset % ggml_backend_buft_get_alignment(m_buft) != 0) {
+        set_static(ids.data(), n_vocab);
+        return;
+    }
+    const uint64_t           n_bytes = checked_mul(t.row_bytes, n_vocab);
+    std::unique_ptr<mapping> map(new mapping(m_store.path(), t.offset, n_bytes));
+    ggml_backend_buffer_ptr  rows(ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(map->data()), to_size(n_bytes)));
+    if (!rows) {
+        throw error(VT_ERROR_MEMORY, "the mapped LM head cannot be bound");
+    }
+    if (m_store.bias()) {
+        m_bias.resize(n_vocab);
+        m_store.read_rows(*m_store.bias(), ids.data(), n_vocab, reinterpret_cast<uint8_t *>(m_bias.data()));
+    }
+    shrink(0);
+    push_new(ids.data(), n_vocab);
+    m_graph    = graph();
+    m_rows     = std::move(rows);
+    m_map      = std::move(map);
+    m_capacity = n_vocab;
+    m_n_static = n_vocab;
+    m_version++;
+}
+
+const uint8_t * head::plain_rows() const {
+    const bool plain = m_rows && m_buft == ggml_backend_cpu_buffer_type();
+    return plain ? static_cast<const uint8_t *>(ggml_backend_buffer_get_base(m_rows.get())) : nullptr;
 }
 
 size_t head::append(const int32_t * ids, size_t n) {
@@ -199,11 +235,11 @@ void head::place(size_t first) {
 }
 
 size_t head::n_bytes() const {
-    return (m_rows ? ggml_backend_buffer_get_size(m_rows.get()) : 0) + m_ids.capacity() * sizeof(int32_t) + m_bias.capacity() * sizeof(float) +
-           m_member.capacity() * sizeof(uint64_t) + m_staging.capacity() + m_work.capacity() * sizeof(float);
+    return (m_rows && !m_map ? ggml_backend_buffer_get_size(m_rows.get()) : 0) + m_ids.capacity() * sizeof(int32_t) +
+           m_bias.capacity() * sizeof(float) + m_member.capacity() * sizeof(uint64_t) + m_staging.capacity() + m_work.capacity() * sizeof(float);
 }
 
-void head::build_graph(size_t n_padded, size_t n_hidden) {
+void head::build_graph(size_t n_padded, size_t n_hidden, size_t first) {
     const table &         t    = m_store.get_table(VT_TABLE_HEAD);
     const vt_store_info & info = m_store.info();
     graph &               g    = m_graph;
@@ -215,7 +251,8 @@ void head::build_graph(size_t n_padded, size_t n_hidden) {
 
     const int64_t n_rows = static_cast<int64_t>(n_padded);
     ggml_tensor * w      = ggml_new_tensor_2d(ctx, static_cast<ggml_type>(t.type), t.n_cols, n_rows);
-    if (ggml_backend_tensor_alloc(m_rows.get(), w, ggml_backend_buffer_get_base(m_rows.get())) != GGML_STATUS_SUCCESS) {
+    uint8_t *     base   = static_cast<uint8_t *>(ggml_backend_buffer_get_base(m_rows.get()));
+    if (ggml_backend_tensor_alloc(m_rows.get(), w, base + first * t.row_bytes) != GGML_STATUS_SUCCESS) {
         throw error(VT_ERROR_COMPUTE, "head rows cannot be bound");
     }
     g.input = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, t.n_cols, static_cast<int64_t>(n_hidden));
@@ -246,19 +283,23 @@ void head::build_graph(size_t n_padded, size_t n_hidden) {
         x->data = product->data;
     }
     if (g.bias) {
-        g.bias->data = m_bias.data();
+        g.bias->data = m_bias.data() + first;
     }
     g.gf = ggml_new_graph_custom(ctx, GRAPH_NODES, false);
     ggml_build_forward_expand(g.gf, cur);
     g.n_padded = n_padded;
     g.n_hidden = n_hidden;
+    g.first    = first;
 }
 
 void head::compute(const float * hidden, size_t n_hidden, int32_t n_threads, float * logits) {
-    const size_t n_rows = m_ids.size();
-    if (n_rows == 0) {
+    if (m_ids.empty()) {
         throw error(VT_ERROR_ARGUMENT, "the active set is empty");
     }
+    compute_range(hidden, n_hidden, n_threads, 0, m_ids.size(), logits);
+}
+
+void head::compute_range(const float * hidden, size_t n_hidden, int32_t n_threads, size_t first, size_t n_rows, float * logits) {
     if (n_threads < 1 || n_threads > GGML_MAX_N_THREADS) {
         throw error(VT_ERROR_ARGUMENT, format("%d threads, expected 1 to %d", n_threads, GGML_MAX_N_THREADS));
     }
@@ -268,9 +309,9 @@ void head::compute(const float * hidden, size_t n_hidden, int32_t n_threads, flo
             throw error(VT_ERROR_COMPUTE, format("hidden state %zu is not finite at %zu", i / n_embd, i % n_embd));
         }
     }
-    const size_t n_padded = n_computed(n_rows);
-    if (m_graph.gf == nullptr || m_graph.n_padded != n_padded || m_graph.n_hidden != n_hidden) {
-        build_graph(n_padded, n_hidden);
+    const size_t n_padded = n_computed(first, n_rows);
+    if (m_graph.gf == nullptr || m_graph.n_padded != n_padded || m_graph.n_hidden != n_hidden || m_graph.first != first) {
+        build_graph(n_padded, n_hidden, first);
     }
     memcpy(m_graph.input->data, hidden, n_hidden * n_embd * sizeof(float));
     ggml_backend_cpu_set_n_threads(m_backend.get(), n_threads);

@@ -12,6 +12,7 @@
 #include <ggml-cpp.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace vt {
@@ -26,12 +27,24 @@ class head {
 
     size_t                       n_static() const { return m_n_static; }
     const std::vector<int32_t> & ids() const { return m_ids; }
+    bool                         contains(int32_t id) const { return is_member(id); }
     size_t                       n_bytes() const;
     uint64_t                     version() const { return m_version; }
     store &                      get_store() { return m_store; }
 
+    // every row of the vocabulary, in order, as static rows; mapped: as pages of the file where the layout allows it
+    void set_all(bool mapped);
+
+    // rows in the file's own layout, or NULL where ggml interleaves them
+    const uint8_t * plain_rows() const;
+
     // logits: (n_hidden, n_rows)
     void compute(const float * hidden, size_t n_hidden, int32_t n_threads, float * logits);
+
+    // of rows first .. first + n only, first a multiple of GROUP, n too unless these are the last rows
+    void compute_range(const float * hidden, size_t n_hidden, int32_t n_threads, size_t first, size_t n, float * logits);
+
+    static constexpr size_t GROUP = 32;  // a multiple of every interleave in ggml/src/ggml-cpu/repack.cpp
 
   private:
     struct graph {
@@ -42,12 +55,14 @@ class head {
         ggml_tensor *    output   = nullptr;  // (n_padded, n_hidden) f32
         size_t           n_padded = 0;
         size_t           n_hidden = 0;
+        size_t           first    = 0;  // row
     };
 
     store &                    m_store;
     ggml_backend_ptr           m_backend;
     ggml_backend_buffer_type_t m_buft;
     bool                       m_whole;         // the layout has no groups: rows can only be placed all together
+    std::unique_ptr<mapping>   m_map;           // under m_rows, where they are pages of the file
     ggml_backend_buffer_ptr    m_rows;          // (m_capacity + GROUP, row_bytes)
     size_t                     m_capacity = 0;  // rows, a multiple of GROUP
     std::vector<int32_t>       m_ids;
@@ -64,13 +79,13 @@ class head {
     bool is_member(int32_t id) const { return (m_member[static_cast<size_t>(id) >> 6] >> (id & 63)) & 1; }
     void flip_member(int32_t id) { m_member[static_cast<size_t>(id) >> 6] ^= 1ull << (id & 63); }
 
-    size_t n_computed(size_t n) const;
+    size_t n_computed(size_t first, size_t n) const;
 
     void shrink(size_t n);
     void push_new(const int32_t * ids, size_t n);
     void reserve(size_t n_rows);
     void place(size_t first);
-    void build_graph(size_t n_padded, size_t n_hidden);
+    void build_graph(size_t n_padded, size_t n_hidden, size_t first);
 };
 
 }  // namespace vt

@@ -185,6 +185,13 @@ void hook::decode(const int32_t * tokens, size_t n, int32_t pos0, const int8_t *
     }
 }
 
+void hook::restore(const float * hidden) {
+    const std::vector<float> copy(hidden, hidden + m_n_embd);  // it may be ours
+    m_hidden       = copy;
+    m_groups       = {{0, 1, false}};
+    m_logits_group = SIZE_MAX;
+}
+
 const hook::group & hook::find_group(size_t i, size_t & index) const {
     for (index = 0; index < m_groups.size(); index++) {
         if (i - m_groups[index].first < m_groups[index].n) {

@@ -28,6 +28,13 @@ class hook {
     const std::vector<float> & hidden() const { return m_hidden; }
     size_t                     n_outputs() const { return m_n_embd ? m_hidden.size() / m_n_embd : 0; }
 
+    // makes one state the only output, as if its token had just been decoded
+    void restore(const float * hidden);
+
+    llama_context * context() const { return m_ctx; }
+    head *          get_head() const { return m_head; }
+    store *         get_store() const { return m_store; }
+
     const float * logits(size_t i);
     int32_t       sample(llama_sampler * chain, size_t i);
     vt_hook_stats stats() const;

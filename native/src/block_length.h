@@ -1,0 +1,37 @@
+// How many tokens to draft before they are verified together.
+//
+// A long block shares the cost of verification among many tokens, but what follows a rejected token was computed for
+// nothing. The length with the least expected time per emitted token is taken, from the share of drafts that were accepted
+// lately and from times that were measured lately. It changes how fast tokens come, never which.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace vt {
+
+class block_length {
+  public:
+    static constexpr size_t MAX = 16;
+
+    size_t next(size_t limit) const;
+
+    // a block of n drafted tokens took so long; of them n_accepted were confirmed, and the next one, if any, was not
+    void record(size_t n, size_t n_accepted, int64_t draft_us, int64_t verify_us);
+
+    double acceptance() const { return m_accepted / m_judged; }
+
+  private:
+    static constexpr size_t N_CLASSES = 5;  // 1, 2, 4, 8, 16
+
+    // an optimist: nine of ten are accepted until something else is known
+    double                        m_accepted = 9.0;
+    double                        m_judged   = 10.0;
+    double                        m_draft_us = 0.0;  // of one token
+    std::array<double, N_CLASSES> m_verify_us{};     // of a block, 0 where not measured yet
+
+    double verify_us(size_t which) const;
+};
+
+}  // namespace vt

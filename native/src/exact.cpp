@@ -1,0 +1,208 @@
+#include "exact.h"
+
+#include "error.h"
+
+#include <algorithm>
+
+namespace vt {
+
+exact::exact(hook & k, bool mapped, size_t max_block)
+    : m_hook(k), m_whole(*k.get_store(), mapped), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+}
+
+int32_t exact::n_threads() const {
+    return llama_n_threads(m_hook.context());
+}
+
+void exact::stop_at(const int32_t * tokens, size_t n) {
+    m_stop.assign(tokens, tokens + n);
+    std::sort(m_stop.begin(), m_stop.end());
+}
+
+void exact::begin(const llama_sampler * samplers) {
+    std::unique_ptr<chain>     c(new chain(samplers));
+    const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab));
+    m_hook.get_head()->append(ids.data(), ids.size());
+    m_chain = std::move(c);
+    m_steps.clear();
+    m_n_given = 0;
+}
+
+// forget drafts that were not given, and put the chain where the text is
+void exact::drop_block() {
+    if (m_n_given < m_steps.size()) {
+        *m_chain = chain(m_steps[m_n_given].before);
+    }
+    m_steps.clear();
+    m_n_given = 0;
+}
+
+decision exact::decide(chain & c, const float * hidden) {
+    head &                       h   = *m_hook.get_head();
+    const std::vector<int32_t> & ids = h.ids();
+    m_logits.resize(ids.size());
+    h.compute(hidden, 1, n_threads(), m_logits.data());
+    m_candidates.resize(ids.size());
+    for (size_t i = 0; i < ids.size(); i++) {
+        m_candidates[i] = {ids[i], m_logits[i], 0.0f};
+    }
+    return c.decide(m_candidates);
+}
+
+int32_t exact::decide_on_all(chain & c, const float * hidden) {
+    const size_t n_vocab = static_cast<size_t>(m_hook.get_store()->info().n_vocab);
+    m_logits.resize(n_vocab);
+    m_whole.logits(hidden, n_threads(), m_logits.data());
+    m_candidates.resize(n_vocab);
+    for (size_t i = 0; i < n_vocab; i++) {
+        m_candidates[i] = {static_cast<int32_t>(i), m_logits[i], 0.0f};
+    }
+    m_stats.n_whole++;
+    return c.decide_on_all(m_candidates);
+}
+
+// at the state of the last token that was decoded
+exact::step exact::new_step() const {
+    const float * hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
+    return {std::vector<float>(hidden, hidden + n_embd()), chain(*m_chain)};
+}
+
+void exact::draft(int32_t n_tokens, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        step           s = new_step();
+        const decision d = decide(*m_chain, s.hidden.data());
+        if (!d.settled) {
+            *m_chain = chain(s.before);
+            break;
+        }
+        s.token     = d.token;
+        s.threshold = d.threshold;
+        m_chain->accept(d.token);
+        m_steps.push_back(std::move(s));
+        const bool last = i + 1 == n || std::binary_search(m_stop.begin(), m_stop.end(), d.token);
+        if (last) {
+            break;
+        }
+        m_hook.decode(&d.token, 1, n_tokens + static_cast<int32_t>(i), nullptr);
+    }
+}
+
+// makes the steps true, drops those after a change, returns how many drafted tokens were true
+size_t exact::verify() {
+    const size_t       n = m_steps.size();
+    std::vector<float> hidden, thresholds;
+    for (const step & s : m_steps) {
+        hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
+        thresholds.push_back(s.threshold);
+    }
+    m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits);
+
+    head &                            h = *m_hook.get_head();
+    std::vector<std::vector<int32_t>> outside(n);
+    for (const scan_hit & hit : m_hits) {
+        if (!h.contains(hit.row)) {
+            outside[static_cast<size_t>(hit.state)].push_back(hit.row);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const std::vector<int32_t> & ids = outside[i];
+        step &                       s   = m_steps[i];
+        if (ids.empty()) {
+            continue;
+        }
+        h.append(ids.data(), ids.size());
+        chain          again(s.before);
+        const decision d     = decide(again, s.hidden.data());
+        const int32_t  token = d.settled ? d.token : decide_on_all(again = chain(s.before), s.hidden.data());
+        again.accept(token);
+        if (std::find(ids.begin(), ids.end(), token) != ids.end()) {
+            m_missed[token]++;
+        }
+        if (token == s.token && again.is_replayable()) {
+            continue;  // the drafted chain is in the same state
+        }
+        const size_t n_true = token == s.token ? i + 1 : i;
+        m_stats.n_rejected += token == s.token ? 0 : 1;
+        s.token  = token;
+        *m_chain = std::move(again);
+        m_steps.erase(m_steps.begin() + static_cast<std::ptrdiff_t>(i + 1), m_steps.end());
+        return n_true;
+    }
+    return n;
+}
+
+// draft a block and verify it; without a step where the chain cannot decide on a part of the vocabulary
+void exact::run_block(int32_t n_tokens, size_t n) {
+    const int64_t start = ggml_time_us();
+    try {
+        draft(n_tokens, n);
+        if (m_steps.empty()) {
+            return;
+        }
+        const int64_t drafted   = ggml_time_us();
+        const size_t  n_drafted = m_steps.size();
+        const size_t  n_true    = verify();
+        const int64_t verified  = ggml_time_us();
+        m_length.record(n_drafted, n_true, drafted - start, verified - drafted);
+        m_stats.n_blocks++;
+        m_stats.n_drafted += n_drafted;
+        m_stats.t_draft_us += drafted - start;
+        m_stats.t_verify_us += verified - drafted;
+    } catch (...) {
+        if (!m_steps.empty()) {
+            m_hook.restore(m_steps[0].hidden.data());
+            drop_block();
+        }
+        throw;
+    }
+    m_hook.restore(m_steps[0].hidden.data());  // the text is not further yet
+}
+
+int32_t exact::sample(int32_t n_tokens, size_t max_block) {
+    if (!m_chain) {
+        throw error(VT_ERROR_ARGUMENT, "no chain: call vt_exact_begin first");
+    }
+    if (m_hook.n_outputs() == 0) {
+        throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
+    }
+    if (m_n_given == m_steps.size() || n_tokens != m_pos + static_cast<int32_t>(m_n_given)) {
+        drop_block();
+        m_pos               = n_tokens;
+        const int32_t room  = static_cast<int32_t>(llama_n_ctx(m_hook.context())) - n_tokens;
+        const size_t  limit = std::min({m_max_block, std::max<size_t>(max_block, 1), static_cast<size_t>(std::max(room, 1))});
+        if (m_chain->can_decide_on_part()) {
+            run_block(n_tokens, m_length.next(limit));
+        }
+        if (m_steps.empty()) {
+            step s  = new_step();
+            s.token = decide_on_all(*m_chain, s.hidden.data());
+            m_chain->accept(s.token);
+            m_steps.push_back(std::move(s));
+        }
+    }
+    m_stats.n_tokens++;
+    return m_steps[m_n_given++].token;
+}
+
+void exact::eval(const int32_t * tokens, size_t n, int32_t pos) {
+    const bool drafted = n == 1 && m_n_given > 0 && pos == m_pos + static_cast<int32_t>(m_n_given) - 1 && m_steps[m_n_given - 1].token == tokens[0];
+    if (drafted && m_n_given < m_steps.size()) {
+        m_hook.restore(m_steps[m_n_given].hidden.data());
+        return;
+    }
+    if (!drafted && m_chain) {
+        drop_block();
+    }
+    llama_memory_seq_rm(llama_get_memory(m_hook.context()), 0, pos, -1);
+    m_hook.decode(tokens, n, pos, nullptr);
+}
+
+vt_exact_stats exact::stats() const {
+    vt_exact_stats s = m_stats;
+    s.acceptance     = m_length.acceptance();
+    s.n_bytes        = m_whole.n_bytes();
+    s.own_kernel     = m_whole.uses_kernel() ? 1 : 0;
+    return s;
+}
+
+}  // namespace vt

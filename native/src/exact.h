@@ -1,0 +1,78 @@
+// Exact mode: the token that the whole vocabulary would give, at nearly the cost of the active set.
+//
+// A block of tokens is drafted with the active set, one decode each. Then the whole LM head is read once for all of their
+// hidden states and names the rows that could have changed a decision. Where there are none the draft is the truth. Where
+// there are some, they join the active set and the chain decides again, from its state before the draft; if the token is
+// another one, the rest of the draft is dropped, and the KV cells beyond are removed before the next decode.
+// Every decode is of one token and every logit that decides is of ggml's product for one state, as in llama.cpp itself.
+#pragma once
+
+#include "block_length.h"
+#include "chain.h"
+#include "hook.h"
+#include "whole_head.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace vt {
+
+class exact {
+  public:
+    // max_block: 1 where the context's memory cannot be rolled back
+    exact(hook & k, bool mapped, size_t max_block);
+
+    // tokens after which nothing is drafted, such as the end of text
+    void stop_at(const int32_t * tokens, size_t n);
+
+    // a new text or a new chain, whose samplers are cloned
+    void begin(const llama_sampler * samplers);
+
+    // the token that follows the n_tokens of the text; only verified tokens are given, and accepted by the chain
+    int32_t sample(int32_t n_tokens, size_t max_block);
+
+    // decode tokens at position pos, unless they have been drafted and given already; what lies beyond is removed
+    void eval(const int32_t * tokens, size_t n, int32_t pos);
+
+    // tokens that the active set lacked, and how often
+    const std::map<int32_t, uint64_t> & missed() const { return m_missed; }
+
+    vt_exact_stats stats() const;
+
+  private:
+    struct step {
+        std::vector<float> hidden;          // (n_embd,) the state that decides
+        chain              before;          // the chain before it decided
+        int32_t            token     = -1;  // drafted, then verified
+        float              threshold = 0.0f;
+    };
+
+    hook &                        m_hook;
+    whole_head                    m_whole;
+    size_t                        m_max_block;
+    std::unique_ptr<chain>        m_chain;
+    std::vector<step>             m_steps;  // of the block
+    size_t                        m_n_given = 0;
+    int32_t                       m_pos     = 0;  // of the first step's token
+    std::vector<int32_t>          m_stop;         // ascending
+    block_length                  m_length;
+    std::vector<llama_token_data> m_candidates;
+    std::vector<float>            m_logits;
+    std::vector<scan_hit>         m_hits;
+    std::map<int32_t, uint64_t>   m_missed;
+    vt_exact_stats                m_stats = {};
+
+    int32_t  n_threads() const;
+    size_t   n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
+    decision decide(chain & c, const float * hidden);
+    int32_t  decide_on_all(chain & c, const float * hidden);
+    step     new_step() const;
+    void     run_block(int32_t n_tokens, size_t n);
+    void     draft(int32_t n_tokens, size_t n);
+    size_t   verify();
+    void     drop_block();
+};
+
+}  // namespace vt

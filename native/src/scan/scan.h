@@ -1,0 +1,61 @@
+// Which rows of a plain Q8_0 matrix reach a threshold.
+//
+// The whole LM head is read once for up to 16 hidden states, and no logits are stored: only the few (row, state) pairs
+// whose logit is at least the state's threshold. Logits differ from ggml's in the order of summation only, and `margin`
+// bounds by how much, so a scan at (threshold - margin) finds every row that ggml would put at the threshold or above.
+#pragma once
+
+#include "kernel.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace vt {
+
+constexpr size_t SCAN_MAX_STATES = 16;
+
+struct scan_hit {
+    int32_t row;
+    int32_t state;
+    float   value;
+};
+
+// families that this CPU can run, the best first; the last one is always "scalar"
+std::vector<const scan_kernel *> scan_kernels();
+
+struct scan_pack;
+
+// 1 to 16 hidden states, quantised to Q8_0 by ggml and laid out for one kernel; immutable, so threads may share it
+class scan_states {
+  public:
+    // hidden: (n_states, n_embd)
+    scan_states(size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel = nullptr);
+    ~scan_states();
+
+    scan_states(const scan_states &)             = delete;
+    scan_states & operator=(const scan_states &) = delete;
+
+    size_t n_embd() const { return m_n_embd; }
+    size_t n_states() const { return m_norms.size(); }
+
+    const scan_pack & pack() const { return *m_pack; }
+
+    // |own logit - ggml's| is at most this for every row whose norm is at most max_row_norm; infinite when the state is
+    // not finite
+    float margin(size_t state, double max_row_norm) const;
+
+  private:
+    size_t                     m_n_embd;
+    std::vector<double>        m_norms;  // (n_states,) Euclidean, of the quantised states, rounded up
+    std::unique_ptr<scan_pack> m_pack;
+};
+
+// largest Euclidean norm of the dequantised rows, rounded up; infinite when a scale is not finite
+double scan_max_row_norm(const uint8_t * rows, int64_t n_rows, size_t n_embd);
+
+// rows: (n_rows, n_embd / 32) Q8_0 blocks; thresholds: (n_states,). Appends the hits by (row, state).
+void scan_q8_0(const uint8_t * rows, int64_t n_rows, const scan_states & states, const float * thresholds, int n_threads,
+               std::vector<scan_hit> & hits);
+
+}  // namespace vt

@@ -1,0 +1,39 @@
+// The LM head over the whole vocabulary, as exact mode asks for it: not for logits, but for the rows that reach a
+// threshold.
+#pragma once
+
+#include "head.h"
+#include "scan/scan.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace vt {
+
+class whole_head {
+  public:
+    // mapped: rows stay pages of the file where that is possible; else they are read into memory
+    whole_head(store & s, bool mapped);
+
+    // a row of token id `row` whose logit may be thresholds[state] or more, and every one whose is, by (row, state).
+    // hidden: (n_hidden, n_embd), n_hidden <= SCAN_MAX_STATES; thresholds: (n_hidden,), final logits
+    void find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
+
+    // all logits of one state, (n_vocab,)
+    void logits(const float * hidden, int32_t n_threads, float * out) { m_head.compute(hidden, 1, n_threads, out); }
+
+    size_t n_bytes() const { return m_head.n_bytes() + m_chunk.capacity() * sizeof(float); }
+
+    bool uses_kernel() const { return m_scannable; }
+
+  private:
+    store &            m_store;
+    head               m_head;
+    bool               m_scannable    = false;  // our own kernel fits
+    double             m_max_row_norm = 0.0;
+    std::vector<float> m_chunk;  // (n_hidden, rows of a chunk)
+
+    float margin(const float * hidden, float threshold) const;
+};
+
+}  // namespace vt

@@ -1,0 +1,86 @@
+"""Exact mode: drafts of the active set, verified against the whole vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf import _native
+from vocabtailor_gguf.hook import Hook
+from vocabtailor_gguf.store import token_array
+
+MAX_BLOCK = 16  # SCAN_MAX_STATES of the library
+
+
+class Exact:
+    """Samples the tokens that the whole vocabulary would give.
+
+    A block of tokens is drafted with the active set; then the whole LM head is read once for all
+    their hidden states and names the rows that could have changed a decision. Tokens are given
+    only after that.
+
+    Args:
+        hook: An attached hook with a store and a head.
+        mapped: Keep the whole head as pages of the store's file instead of a copy in memory.
+        max_block: Tokens drafted at once, 1 to 16; 1 where the context's memory cannot drop its
+            last tokens.
+        stop: Tokens after which nothing is drafted.
+
+    Raises:
+        BadFileError: The whole head cannot be read.
+    """
+
+    def __init__(
+        self, hook: Hook, *, mapped: bool, max_block: int = MAX_BLOCK, stop: Sequence[int] = ()
+    ) -> None:
+        out = _native.ffi.new("vt_exact **")
+        _native.call("vt_exact_new", hook.handle, mapped, max_block, out)
+        self._handle: Any = _native.ffi.gc(out[0], _native.lib().vt_exact_free)
+        self._needs: Any = hook.handle  # lives as long as this
+        ids = token_array(stop)
+        pointer = _native.ffi.from_buffer("int32_t[]", ids)
+        _native.call("vt_exact_stop_at", self._handle, pointer, ids.size)
+
+    def begin(self, chain: Any) -> None:
+        """Start with a ctypes llama_sampler chain, which is cloned.
+
+        Raises:
+            VocabTailorError: A sampler cannot be cloned.
+        """
+        pointer = _native.pointer("struct llama_sampler *", chain)
+        _native.call("vt_exact_begin", self._handle, pointer)
+
+    def sample(self, n_tokens: int, *, max_block: int = MAX_BLOCK) -> int:
+        """Return the token after a text of `n_tokens`; the chain's clone accepts it."""
+        token = _native.ffi.new("int32_t *")
+        _native.call("vt_exact_sample", self._handle, n_tokens, max_block, token)
+        return int(token[0])
+
+    def decode(self, tokens: npt.NDArray[np.int32], *, pos: int) -> None:
+        """Decode (n,) tokens at position `pos`, unless the draft has done so."""
+        ids = token_array(tokens)
+        pointer = _native.ffi.from_buffer("int32_t[]", ids)
+        _native.call("vt_exact_eval", self._handle, pointer, ids.size, pos)
+
+    def missed(self) -> dict[int, int]:
+        """Return the tokens that were given although the active set lacked them, and how often."""
+        n = _native.ffi.new("size_t *")
+        null = _native.ffi.NULL
+        _native.call("vt_exact_missed", self._handle, null, null, 0, n)
+        ids = _native.ffi.new("int32_t[]", n[0])
+        counts = _native.ffi.new("uint64_t[]", n[0])
+        _native.call("vt_exact_missed", self._handle, ids, counts, n[0], n)
+        return dict(zip(list(ids), list(counts), strict=True))
+
+    def stats(self) -> Any:
+        """Return the native vt_exact_stats."""
+        out = _native.ffi.new("vt_exact_stats *")
+        _native.lib().vt_exact_get_stats(self._handle, out)
+        return out
+
+    def close(self) -> None:
+        """Free it, after the call that another thread may be in."""
+        self._handle = self._needs = _native.ffi.NULL
