@@ -285,7 +285,6 @@ def test_sets_and_files_that_do_not_fit(
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"mode": "exact"},
         {"logits_all": True},
         {"embedding": True},
         {"lora_path": "x"},

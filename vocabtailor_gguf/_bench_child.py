@@ -16,6 +16,7 @@ from vocabtailor_gguf._process import process_memory
 from vocabtailor_gguf.llama import TailoredLlama
 
 _N_WARM = 8  # tokens before the clock starts
+_SPARE = 17  # room for the drafts of a block
 _SAMPLERS: dict[str, dict[str, Any]] = {
     "greedy": {"temp": 0.0},
     "temp0.8": {"temp": 0.8, "top_k": 40, "top_p": 1.0, "min_p": 0.0},
@@ -43,8 +44,8 @@ def _split(job: dict[str, Any], n_ctx: int) -> TailoredLlama:
     return TailoredLlama(
         job["model"],
         vocab_path=job["vocab"],
-        token_set=job["token_set"] if job["mode"] == "tailored" else None,
-        mode=job["mode"],
+        token_set=job["token_set"] if job["mode"] in ("tailored", "exact") else None,
+        mode=job["mode"].removesuffix("-no-set"),
         **_common(job, n_ctx),
     )
 
@@ -65,8 +66,8 @@ def _prompt_test(llm: llama_cpp.Llama, tokens: list[int]) -> int:
 
 
 def _text_test(llm: llama_cpp.Llama, tokens: list[int], n_gen: int, sampler: str) -> int:
-    """Return ns for n_gen tokens after a short prompt; end of generation does not stop it."""
-    stream = llm.generate(tokens[:_N_WARM], **_SAMPLERS[sampler])
+    """Return ns for n_gen tokens after a prompt; end of generation does not stop it."""
+    stream = llm.generate(tokens, **_SAMPLERS[sampler])
     for _ in range(_N_WARM):
         next(stream)
     begin = time.perf_counter_ns()
@@ -109,7 +110,7 @@ def _core_test(job: dict[str, Any], n_ctx: int) -> int:
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job: mode, model, test and sampler are named in it."""
-    n_ctx = job["n_prompt"] + job["n_gen"] + 2 * _N_WARM + 1
+    n_ctx = max(job["n_prompt"], len(job["text_tokens"])) + job["n_gen"] + 2 * _N_WARM + _SPARE
     result: dict[str, Any] = {}
     if job["mode"] == "core":
         elapsed = _core_test(job, n_ctx)
@@ -119,10 +120,12 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         if job["n_prompt"]:
             elapsed = _prompt_test(llm, tokens)
         else:
-            elapsed = _text_test(llm, tokens, job["n_gen"], job["sampler"])
+            elapsed = _text_test(llm, job["text_tokens"], job["n_gen"], job["sampler"])
         if isinstance(llm, TailoredLlama):
             result["report"] = dict(llm.memory_report())
-            result["head_rows"] = llm.stats.head_rows
+            stats = llm.stats
+            result["head_rows"] = stats.head_rows
+            result |= {"drafted": stats.drafted, "rejected": stats.rejected}
     memory = process_memory()
     result |= {"ns": elapsed, "peak": memory.peak, "anon": memory.anon, "file": memory.file}
     return result

@@ -26,8 +26,9 @@ from vocabtailor_gguf.pair import sibling_store
 from vocabtailor_gguf.store import VocabStore
 from vocabtailor_gguf.vocabulary import load_tokenizer
 
-MODES = ("stock", "core", "full", "tailored")
+MODES = ("stock", "core", "full", "tailored", "exact", "exact-no-set")
 _N_DEFAULT_ROWS = 8000
+_N_TEXT = 400  # most tokens of the text tests' prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Row:
 
     Attributes:
         test: The test.
-        mode: stock, core (no head at all), full or tailored.
+        mode: One of `MODES`: core is the core with no head at all; exact has the token set, as
+            tailored has, exact-no-set has none.
         samples: What the child processes printed, round by round.
     """
 
@@ -97,6 +99,7 @@ def run_benchmark(
     *,
     vocab: str | os.PathLike[str] | None = None,
     token_set: str | os.PathLike[str] | None = None,
+    text: str | None = None,
     n_prompt: int = 512,
     n_gen: int = 128,
     n_rounds: int = 5,
@@ -112,6 +115,7 @@ def run_benchmark(
         vocab: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: Path of a token set; by default the 8,000 most frequent tokens of the help
             topics that come with Python.
+        text: Prompt of the text tests; by default the begin of these help topics.
         n_prompt: Tokens of the prompt test, 0 for none.
         n_gen: Tokens of the text tests, 0 for none.
         n_rounds: Rounds; each measures every mode once.
@@ -132,7 +136,8 @@ def run_benchmark(
         job = {
             "vocab": str(store_path),
             "token_set": set_path,
-            "tokens": _prompt_tokens(store_path, max(n_prompt, 16)),
+            "tokens": _prompt_tokens(store_path, [t for t, _ in documentation_texts()], n_prompt),
+            "text_tokens": _prompt_tokens(store_path, [text or _first_topic()], _N_TEXT),
             "n_threads": threads,
         }
         samples: dict[tuple[Workload, str], list[dict[str, Any]]] = {}
@@ -163,10 +168,14 @@ def _default_set(store_path: Path, folder: Path) -> Path:
     return path
 
 
-def _prompt_tokens(store_path: Path, n: int) -> list[int]:
+def _first_topic() -> str:
+    return next(iter(documentation_texts()))[0][:_N_TEXT]
+
+
+def _prompt_tokens(store_path: Path, texts: Sequence[str], n: int) -> list[int]:
     tokenizer = load_tokenizer(store_path)
     tokens: list[int] = []
-    for text, _ in documentation_texts():
+    for text in texts:
         tokens += tokenizer.tokenize(text.encode("utf-8"), add_bos=not tokens)
         if len(tokens) >= n:
             break
@@ -220,15 +229,17 @@ def _vocabulary_memory(result: Benchmark) -> list[str]:
     n_vocab = header.tensors[names[0]].ne[1]
     stock = tables + 4 * n_vocab
     lines = [
-        "| mode | embedding MB | head MB | logits MB | of stock's tables and logits |",
-        "|---|---:|---:|---:|---:|",
-        f"| stock | {tables / 1e6:.1f} | | {4 * n_vocab / 1e6:.1f} | 100% |",
+        "Memory of its own, without mapped pages:",
+        "",
+        "| mode | embedding MB | head MB | whole head MB | logits MB | of stock's tables, logits |",
+        "|---|---:|---:|---:|---:|---:|",
+        f"| stock | {tables / 1e6:.1f} | | | {4 * n_vocab / 1e6:.1f} | 100% |",
     ]
-    for mode in ("full", "tailored"):
+    for mode in MODES[2:]:
         row = next((r for r in result.rows if r.mode == mode and r.test.n_gen), None)
         if row is not None:
             report = row.samples[-1]["report"]
-            parts = [report[k] for k in ("embedding", "head", "logits")]
+            parts = [report[k] for k in ("embedding", "head", "whole_head", "logits")]
             shown = " | ".join(f"{p / 1e6:.1f}" for p in parts)
             lines.append(f"| {mode} | {shown} | {sum(parts) / stock:.1%} |")
     return lines

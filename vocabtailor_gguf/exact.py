@@ -1,9 +1,9 @@
-"""Exact mode: drafts of the active set, verified against the whole vocabulary."""
+"""Exact mode: drafts of the active set, verified against the whole vocabulary. And audits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from vocabtailor_gguf.hook import Hook
 from vocabtailor_gguf.store import token_array
 
 MAX_BLOCK = 16  # SCAN_MAX_STATES of the library
+
+Placement = Literal["memory", "mapped", "streamed"]
 
 
 class Exact:
@@ -24,20 +26,31 @@ class Exact:
 
     Args:
         hook: An attached hook with a store and a head.
-        mapped: Keep the whole head as pages of the store's file instead of a copy in memory.
+        placement: Where the whole head lies: ``"memory"``, a copy; ``"mapped"``, pages of the
+            store's file, which the system may drop and read again; ``"streamed"``, read through a
+            buffer of some MB at each verification.
         max_block: Tokens drafted at once, 1 to 16; 1 where the context's memory cannot drop its
             last tokens.
         stop: Tokens after which nothing is drafted.
 
     Raises:
         BadFileError: The whole head cannot be read.
+        ValueError: There is no such placement.
     """
 
     def __init__(
-        self, hook: Hook, *, mapped: bool, max_block: int = MAX_BLOCK, stop: Sequence[int] = ()
+        self,
+        hook: Hook,
+        *,
+        placement: Placement,
+        max_block: int = MAX_BLOCK,
+        stop: Sequence[int] = (),
     ) -> None:
+        places = get_args(Placement)  # in the order of vt_placement
+        if placement not in places:
+            raise ValueError(f"whole_head: found {placement!r}, expected one of {places}")
         out = _native.ffi.new("vt_exact **")
-        _native.call("vt_exact_new", hook.handle, mapped, max_block, out)
+        _native.call("vt_exact_new", hook.handle, places.index(placement), max_block, out)
         self._handle: Any = _native.ffi.gc(out[0], _native.lib().vt_exact_free)
         self._needs: Any = hook.handle  # lives as long as this
         ids = token_array(stop)
@@ -65,8 +78,18 @@ class Exact:
         pointer = _native.ffi.from_buffer("int32_t[]", ids)
         _native.call("vt_exact_eval", self._handle, pointer, ids.size, pos)
 
+    def audit(self, chain: Any) -> int:
+        """Return what a ctypes llama_sampler chain would choose now from the whole vocabulary.
+
+        Neither the chain nor the active set change.
+        """
+        token = _native.ffi.new("int32_t *")
+        pointer = _native.pointer("struct llama_sampler *", chain)
+        _native.call("vt_exact_audit", self._handle, pointer, token)
+        return int(token[0])
+
     def missed(self) -> dict[int, int]:
-        """Return the tokens that were given although the active set lacked them, and how often."""
+        """Return the tokens that were chosen although the active set lacked them, and how often."""
         n = _native.ffi.new("size_t *")
         null = _native.ffi.NULL
         _native.call("vt_exact_missed", self._handle, null, null, 0, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -18,10 +19,11 @@ from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf._process import process_memory
 from vocabtailor_gguf._scores import LastPosition, LazyScores
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
-from vocabtailor_gguf.exact import MAX_BLOCK, Exact
+from vocabtailor_gguf.exact import MAX_BLOCK, Exact, Placement
 from vocabtailor_gguf.hook import ActiveHead, Hook
+from vocabtailor_gguf.learning import learned
 from vocabtailor_gguf.pair import read_core, sibling_store
-from vocabtailor_gguf.reports import MemoryReport, Stats
+from vocabtailor_gguf.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
 from vocabtailor_gguf.vocabulary import Variants, always_on
@@ -58,8 +60,12 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
         mode: ``"tailored"``, ``"exact"`` or ``"full"``.
-        mapped_head: In mode ``"exact"``, keep the whole LM head as pages of the store's file, which
-            the system may drop and read again, instead of a copy in memory.
+        whole_head: Where exact mode and audits have the whole LM head: ``"mapped"``, as pages of
+            the store's file; ``"memory"``, as a copy; ``"streamed"``, nowhere: it is read through
+            a buffer of some MB each time, which is slow.
+        learn: After each request, keep the tokens that the static set turned out to lack.
+        audit: In mode ``"tailored"``, the share of steps that are checked against the whole
+            vocabulary, 0 to 1; see `audit_report`.
         prompt_expansion: Let a prompt's token also bring the tokens that write its word in
             another form: with or without a leading space, in another case.
         **kwargs: Arguments of ``llama_cpp.Llama``.
@@ -84,7 +90,9 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         vocab_path: str | os.PathLike[str] | None = None,
         token_set: TokenSet | str | os.PathLike[str] | None = None,
         mode: Mode = "tailored",
-        mapped_head: bool = True,
+        whole_head: Placement = "mapped",
+        learn: bool = False,
+        audit: float = 0.0,
         prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -97,6 +105,15 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         self._exact_sampler: Any = None  # whose chain the exact mode has cloned
         if mode not in get_args(Mode):
             raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if not 0 <= audit <= 1 or (audit and mode != "tailored"):
+            raise ValueError(
+                f"audit: found {audit} in mode {mode}, expected 0 to 1 in mode tailored"
+            )
+        if learn and mode != "exact" and not audit:
+            raise ValueError("learn: only exact mode and audits find tokens to learn")
+        self._learn = learn
+        self._audit = audit
+        self._random = random.Random(kwargs.get("seed"))
         for name, harmless in _UNSUPPORTED_ARGUMENTS.items():
             if kwargs.get(name, harmless) != harmless:
                 _not_yet(f"{name}={kwargs[name]!r}")
@@ -121,8 +138,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._hook = Hook(store, self._head)
             self._stack.callback(self._hook.close)
             self._load_core(core)
-            if mode == "exact":
-                self._exact = self._new_exact(mapped_head)
+            if mode == "exact" or audit:
+                self._exact = self._new_exact(whole_head)
                 self._stack.callback(self._exact.close)
             self._always_on = always_on(self._model.vocab)
             self._variants: Variants | None = None
@@ -187,14 +204,14 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         self._is_recurrent = llama_cpp.llama_model_is_recurrent(self._core.model)
         self._is_hybrid = llama_cpp.llama_model_is_hybrid(self._core.model)
 
-    def _new_exact(self, mapped: bool) -> Exact:
+    def _new_exact(self, placement: Placement) -> Exact:
         window = llama_cpp.llama_model_n_swa(self._core.model)
         keeps_all = window == 0 or bool(self.context_params.swa_full)
         can_roll_back = keeps_all and not (self._is_recurrent or self._is_hybrid)
         vocab = self._model.vocab
         ends = [i for i in range(self.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, i)]
         return Exact(
-            self._hook, mapped=mapped, max_block=MAX_BLOCK if can_roll_back else 1, stop=ends
+            self._hook, placement=placement, max_block=MAX_BLOCK if can_roll_back else 1, stop=ends
         )
 
     # ---- the active set ----
@@ -252,6 +269,46 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._head.append(self._variants.find(ids))
         return missed
 
+    def learned_token_set(
+        self, *, previous: TokenSet | None = None, decay: float = 1.0, least: float = 0.5
+    ) -> TokenSet:
+        """Return the token set of this model with the tokens that it turned out to lack.
+
+        Exact mode finds them at every token, tailored mode at those that are audited. Their counts
+        are kept in the provenance, so that sets can learn on from request to request and forget.
+
+        Args:
+            previous: A learned set whose counts go on; by default `token_set`, where it has any.
+            decay: Factor on the counts of `previous`.
+            least: Learned tokens whose count falls below it are dropped.
+
+        Raises:
+            VocabTailorError: Nothing was learned and there is no set.
+        """
+        base = previous if previous is not None else self.token_set
+        missed = {} if self._exact is None else self._exact.missed()
+        return learned(base, missed, self._store.tokenizer_sha256, decay=decay, least=least)
+
+    def _keep_learned(self) -> None:
+        """Let learned tokens join the static rows, after those that are there."""
+        static = self._head.ids()
+        new = np.setdiff1d(np.fromiter(self._verifier.missed(), dtype=np.int32), static)
+        if new.size:
+            self._head.set_static(np.concatenate([static, new]))
+
+    def audit_report(self) -> AuditReport:
+        """Return what the audits of tailored mode found since the model was loaded."""
+        if self._exact is None:
+            return AuditReport(audited=0, outside=0, rate=0.0, tokens={})
+        native = self._exact.stats()
+        n, outside = int(native.n_audited), int(native.n_outside)
+        return AuditReport(
+            audited=n,
+            outside=outside,
+            rate=outside / n if n else 0.0,
+            tokens=self._exact.missed() if n else {},
+        )
+
     def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
 
@@ -282,11 +339,11 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         with self._exclusive():
             self._misses += self._head.append(ids)
             self._requires_eval = True
-            if self._exact is None:
+            if self._mode == "exact":
+                self._verifier.decode(ids, pos=self.n_tokens)
+            else:
                 self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
                 self._hook.decode(ids, pos=self.n_tokens)
-            else:
-                self._exact.decode(ids, pos=self.n_tokens)
             self.input_ids[self.n_tokens : self.n_tokens + ids.size] = ids
             self.n_tokens += int(ids.size)
             self._requires_eval = False
@@ -297,13 +354,23 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             raise VocabTailorError(f"sample: no logits at position {idx}, only at the last one")
         sampler = self._sampler or self._init_sampler(*args, **kwargs)
         with self._exclusive():
-            if self._exact is None:
-                return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
-            if sampler is not self._exact_sampler:
-                self._exact.begin(sampler.sampler)
-                self._exact_sampler = sampler
-            # a sampler for one token only: nothing else of a block would be asked for
-            return self._exact.sample(self.n_tokens, max_block=MAX_BLOCK if self._sampler else 1)
+            if self._mode == "exact":
+                return self._sample_exactly(sampler)
+            if self._audit and self._random.random() < self._audit:
+                self._verifier.audit(sampler.sampler)
+            return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
+
+    def _sample_exactly(self, sampler: Any) -> int:
+        if sampler is not self._exact_sampler:
+            self._verifier.begin(sampler.sampler)
+            self._exact_sampler = sampler
+        # a sampler for one token only: nothing else of a block would be asked for
+        return self._verifier.sample(self.n_tokens, max_block=MAX_BLOCK if self._sampler else 1)
+
+    @property
+    def _verifier(self) -> Exact:
+        assert self._exact is not None
+        return self._exact
 
     def generate(
         self, tokens: Sequence[int], *args: Any, **kwargs: Any
@@ -325,6 +392,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             self._exact_sampler = None
             if not self._closed:
                 self._head.reset()
+                if self._learn:
+                    self._keep_learned()
 
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("logits_processor") is not None:
@@ -358,7 +427,18 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             head_rows=self._head.n_rows,
             rows_read=self._store.n_read,
             misses=self._misses,
+            **self._exact_stats(),
         )
+
+    def _exact_stats(self) -> dict[str, Any]:
+        if self._exact is None:
+            return {}
+        native = self._exact.stats()
+        return {
+            "drafted": int(native.n_drafted),
+            "rejected": int(native.n_rejected),
+            "ms_verify": native.t_verify_us / 1e3,
+        }
 
     def memory_report(self) -> MemoryReport:
         """Return where the memory goes."""
@@ -367,6 +447,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         return MemoryReport(
             embedding=int(native.n_bytes_hidden),
             head=self._head.n_bytes,
+            whole_head=0 if self._exact is None else int(self._exact.stats().n_bytes),
             logits=int(native.n_bytes_logits),
             tokenizer=self._tokenizer_bytes + (self._variants.n_bytes if self._variants else 0),
             core=int(llama_cpp.llama_model_size(self._core.model)),

@@ -20,6 +20,9 @@ class Stats(Record):
         head_rows: Rows of the active set now.
         rows_read: Rows read from the store, of either table.
         misses: Prompt tokens that the static set lacked and that were added for a request.
+        drafted: Tokens drafted in exact mode.
+        rejected: Of them those that were not the whole vocabulary's choice.
+        ms_verify: Time of the scans of the whole head, in ms; not part of `ms`.
     """
 
     tokens: int
@@ -30,6 +33,26 @@ class Stats(Record):
     head_rows: int
     rows_read: int
     misses: int
+    drafted: int = 0
+    rejected: int = 0
+    ms_verify: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditReport(Record):
+    """How often the whole vocabulary's choice lay outside the active set.
+
+    Attributes:
+        audited: Steps that were checked.
+        outside: Of them those whose choice was not active.
+        rate: Their share, 0 where nothing was checked.
+        tokens: These tokens, and how often each.
+    """
+
+    audited: int
+    outside: int
+    rate: float
+    tokens: dict[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +62,8 @@ class MemoryReport(Record):
     Attributes:
         embedding: Embedding rows of the current batch, and hidden states.
         head: Rows of the active set.
+        whole_head: Rows of the whole vocabulary that exact mode or an audit keeps in memory; where
+            they are mapped, they are part of `file` instead.
         logits: Logits and sampling candidates.
         tokenizer: llama.cpp's tables of the vocabulary (growth of anonymous memory at load).
         core: Tensors of the core, mapped from its file.
@@ -49,6 +74,7 @@ class MemoryReport(Record):
 
     embedding: int
     head: int
+    whole_head: int
     logits: int
     tokenizer: int
     core: int

@@ -201,9 +201,34 @@ typedef struct vt_hook_stats {
 
 vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out);
 
+/* ---- scan of a plain Q8_0 matrix, the kernel under exact mode ---- */
+
+typedef struct vt_scan_hit {
+    int32_t row;
+    int32_t state;
+    float   value; /* logit */
+} vt_scan_hit;
+
+/* instruction families that this CPU can run, the best first; NULL beyond the last */
+const char * vt_scan_kernel(size_t i);
+
+/* every (row, state) whose logit is at least thresholds[state], by row, then state; writes up to n_hits, *n is their number
+ * in any case. rows: (n_rows, n_embd / 32) Q8_0 blocks; hidden: (n_hidden, n_embd) f32, at most 16 states; kernel: a name of
+ * vt_scan_kernel, or NULL for the best. margins: (n_hidden,), NULL or the bound of each state on |value - ggml's logit|. */
+vt_status vt_scan_q8_0(const char * kernel, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,
+                       const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n, float * margins, char * err,
+                       size_t n_err);
+
 /* ---- exact mode: the whole vocabulary's tokens at nearly the active set's cost ---- */
 
 typedef struct vt_exact vt_exact;
+
+/* where the whole head lies */
+typedef enum vt_placement {
+    VT_PLACEMENT_MEMORY   = 0, /* read once, kept in memory */
+    VT_PLACEMENT_MAPPED   = 1, /* pages of the store's file, which must not shrink; in memory where ggml interleaves rows */
+    VT_PLACEMENT_STREAMED = 2  /* read through a buffer of some MB at each verification */
+} vt_placement;
 
 typedef struct vt_exact_stats {
     uint64_t n_tokens; /* given */
@@ -215,13 +240,14 @@ typedef struct vt_exact_stats {
     int64_t  t_verify_us;
     double   acceptance; /* share of drafted tokens that were confirmed, lately */
     uint64_t n_bytes;    /* memory held for the whole head; mapped pages are not counted */
+    uint64_t n_audited;  /* tokens of vt_exact_audit */
+    uint64_t n_outside;  /* of them outside the active set */
     int32_t  own_kernel; /* 1: the head is scanned by our own kernel, 0: by ggml's product */
 } vt_exact_stats;
 
-/* hook must have a store and a head, be attached, and outlive this. mapped: the whole head stays pages of the store's file
- * (where its layout allows it), else it is read into memory. max_block: tokens drafted before they are verified, at most 16;
- * 1 where the context's memory cannot drop its last tokens (recurrent models, a sliding window without swa_full). */
-vt_status vt_exact_new(vt_hook * hook, bool mapped, size_t max_block, vt_exact ** out, char * err, size_t n_err);
+/* hook must have a store and a head, be attached, and outlive this. placement: a vt_placement. max_block: tokens drafted before they are verified, at
+ * most 16; 1 where the context's memory cannot drop its last tokens (recurrent models, a sliding window without swa_full). */
+vt_status vt_exact_new(vt_hook * hook, int32_t placement, size_t max_block, vt_exact ** out, char * err, size_t n_err);
 void      vt_exact_free(vt_exact * e);
 
 /* tokens after which nothing is drafted, such as those that end a text */
@@ -239,7 +265,10 @@ vt_status vt_exact_sample(vt_exact * e, int32_t n_tokens, size_t max_block, int3
  * context's memory beyond them is removed. */
 vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
 
-/* tokens that were given although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
+/* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change */
+vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
+
+/* tokens that were given, or found by an audit, although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
  * number in any case */
 vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
 

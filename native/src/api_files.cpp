@@ -3,10 +3,12 @@
 #include "api.h"
 #include "gguf.h"
 #include "quantize.h"
+#include "scan/scan.h"
 
 #include <cstring>
 #include <llama.h>
 #include <string>
+#include <vector>
 
 struct vt_gguf {
     vt::gguf impl;
@@ -171,6 +173,41 @@ VT_EXPORT vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t 
     return guard(err, n_err, [&] {
         require(src != nullptr && dst != nullptr, "src and dst must not be NULL");
         vt::requantize(src_type, src, n_src, dst_type, dst, n_dst, n_rows, n_per_row, n_threads);
+    });
+}
+
+// ---- scan ----
+
+VT_EXPORT const char * vt_scan_kernel(size_t i) {
+    const std::vector<const scan_kernel *> kernels = scan_kernels();
+    return i < kernels.size() ? kernels[i]->name : nullptr;
+}
+
+VT_EXPORT vt_status vt_scan_q8_0(const char * kernel, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,
+                                 const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n, float * margins,
+                                 char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(rows != nullptr && hidden != nullptr && thresholds != nullptr && n != nullptr && (n_hits == 0 || hits != nullptr),
+                "rows, hidden, thresholds, hits and n must not be NULL");
+        require(n_embd > 0 && n_rows >= 0, "n_embd and n_rows must not be negative");
+        const scan_kernel * chosen = nullptr;
+        for (const scan_kernel * k : scan_kernels()) {
+            chosen = chosen == nullptr && kernel != nullptr && strcmp(kernel, k->name) == 0 ? k : chosen;
+        }
+        require(kernel == nullptr || chosen != nullptr, "this CPU has no such kernel");
+        const scan_states     states(static_cast<size_t>(n_embd), hidden, n_hidden, chosen);
+        std::vector<scan_hit> found;
+        scan_q8_0(rows, n_rows, states, thresholds, n_threads, found);
+        *n = found.size();
+        for (size_t i = 0; i < found.size() && i < n_hits; i++) {
+            hits[i] = {found[i].row, found[i].state, found[i].value};
+        }
+        if (margins != nullptr) {
+            const double norm = scan_max_row_norm(rows, n_rows, static_cast<size_t>(n_embd));
+            for (size_t i = 0; i < n_hidden; i++) {
+                margins[i] = states.margin(i, norm);
+            }
+        }
     });
 }
 

@@ -27,7 +27,7 @@ struct vt_exact {
     vt::exact         impl;
     std::atomic<bool> busy{false};
 
-    vt_exact(vt_hook * k, bool mapped, size_t max_block) : hook(k), impl(k->impl, mapped, max_block) {}
+    vt_exact(vt_hook * k, vt_placement placement, size_t max_block) : hook(k), impl(k->impl, placement, max_block) {}
 };
 
 using namespace vt;
@@ -171,14 +171,15 @@ VT_EXPORT vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out) {
 
 // ---- exact mode ----
 
-VT_EXPORT vt_status vt_exact_new(vt_hook * hook, bool mapped, size_t max_block, vt_exact ** out, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_exact_new(vt_hook * hook, int32_t placement, size_t max_block, vt_exact ** out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(hook != nullptr && out != nullptr, "hook and out must not be NULL");
         require(hook->store != nullptr && hook->head != nullptr, "exact mode needs a hook with a store and a head");
         require(hook->impl.context() != nullptr, "no context is attached");
+        require(placement >= VT_PLACEMENT_MEMORY && placement <= VT_PLACEMENT_STREAMED, "no such placement");
         *out = nullptr;
         const lock k(hook), h(hook->head), s(hook->store);
-        *out = new vt_exact(hook, mapped, max_block);
+        *out = new vt_exact(hook, static_cast<vt_placement>(placement), max_block);
     });
 }
 
@@ -215,6 +216,14 @@ VT_EXPORT vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n
         require(e != nullptr && tokens != nullptr, "exact and tokens must not be NULL");
         const lock l(e), k(e->hook), h(e->hook->head), s(e->hook->store);
         e->impl.eval(tokens, n, pos);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr && chain != nullptr && token != nullptr, "exact, chain and token must not be NULL");
+        const lock l(e), k(e->hook), h(e->hook->head), s(e->hook->store);
+        *token = e->impl.audit(chain);
     });
 }
 

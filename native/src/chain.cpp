@@ -79,9 +79,12 @@ chain::chain(const llama_sampler * samplers) {
         throw error(VT_ERROR_ARGUMENT, "the sampler chain is empty");
     }
     for (int i = 0; i < n; i++) {
-        const llama_sampler * s = llama_sampler_chain_get(all, i);
-        if (s->iface->clone == nullptr && s->ctx != nullptr) {
-            throw error(VT_ERROR_ARGUMENT, format("the sampler %s cannot be cloned, which exact mode needs", llama_sampler_name(s)));
+        const llama_sampler * s        = llama_sampler_chain_get(all, i);
+        // llama.cpp would call what is not there
+        const bool            has_name = s->iface != nullptr && s->iface->name != nullptr;
+        if (!has_name || (s->iface->clone == nullptr && s->ctx != nullptr)) {
+            throw error(VT_ERROR_ARGUMENT, format("sampler %d of the chain (%s) cannot be cloned, which exact mode needs", i,
+                                                  has_name ? llama_sampler_name(s) : "custom"));
         }
     }
     m_samplers.reset(llama_sampler_clone(samplers));
@@ -120,7 +123,7 @@ void chain::find_selector() {
         } else if (name == "top-k") {
             m_selector = selector::top_k;
             m_k        = probe(s, steep()).size();
-        } else if (name == "min-p") {
+        } else if (name == "min-p" && probe(s, steep()).size() == 1) {  // not where it must keep more than the best
             m_selector = selector::min_p;
             m_reach    = min_p_reach(s);
         }

@@ -3,11 +3,12 @@
 #include "error.h"
 
 #include <algorithm>
+#include <set>
 
 namespace vt {
 
-exact::exact(hook & k, bool mapped, size_t max_block)
-    : m_hook(k), m_whole(*k.get_store(), mapped), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+exact::exact(hook & k, vt_placement placement, size_t max_block)
+    : m_hook(k), m_whole(*k.get_store(), placement), m_extra(*k.get_store()), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
 }
 
 int32_t exact::n_threads() const {
@@ -23,7 +24,8 @@ void exact::begin(const llama_sampler * samplers) {
     std::unique_ptr<chain>     c(new chain(samplers));
     const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab));
     m_hook.get_head()->append(ids.data(), ids.size());
-    m_chain = std::move(c);
+    m_chain  = std::move(c);
+    m_n_base = m_hook.get_head()->ids().size();
     m_steps.clear();
     m_n_given = 0;
 }
@@ -37,7 +39,8 @@ void exact::drop_block() {
     m_n_given = 0;
 }
 
-decision exact::decide(chain & c, const float * hidden) {
+// on the active set, and on extra rows that are not in it
+decision exact::decide(chain & c, const float * hidden, const std::vector<int32_t> & extra) {
     head &                       h   = *m_hook.get_head();
     const std::vector<int32_t> & ids = h.ids();
     m_logits.resize(ids.size());
@@ -45,6 +48,14 @@ decision exact::decide(chain & c, const float * hidden) {
     m_candidates.resize(ids.size());
     for (size_t i = 0; i < ids.size(); i++) {
         m_candidates[i] = {ids[i], m_logits[i], 0.0f};
+    }
+    if (!extra.empty()) {
+        m_extra.set_static(extra.data(), extra.size());
+        m_logits.resize(extra.size());
+        m_extra.compute(hidden, 1, n_threads(), m_logits.data());
+        for (size_t i = 0; i < extra.size(); i++) {
+            m_candidates.push_back({extra[i], m_logits[i], 0.0f});
+        }
     }
     return c.decide(m_candidates);
 }
@@ -115,9 +126,6 @@ size_t exact::verify() {
         const decision d     = decide(again, s.hidden.data());
         const int32_t  token = d.settled ? d.token : decide_on_all(again = chain(s.before), s.hidden.data());
         again.accept(token);
-        if (std::find(ids.begin(), ids.end(), token) != ids.end()) {
-            m_missed[token]++;
-        }
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
         }
@@ -181,7 +189,12 @@ int32_t exact::sample(int32_t n_tokens, size_t max_block) {
         }
     }
     m_stats.n_tokens++;
-    return m_steps[m_n_given++].token;
+    const int32_t                token = m_steps[m_n_given++].token;
+    const std::vector<int32_t> & ids   = m_hook.get_head()->ids();
+    if (std::find(ids.begin() + static_cast<std::ptrdiff_t>(std::min(m_n_base, ids.size())), ids.end(), token) != ids.end()) {
+        m_missed[token]++;
+    }
+    return token;
 }
 
 void exact::eval(const int32_t * tokens, size_t n, int32_t pos) {
@@ -197,10 +210,47 @@ void exact::eval(const int32_t * tokens, size_t n, int32_t pos) {
     m_hook.decode(tokens, n, pos, nullptr);
 }
 
+int32_t exact::audit(const llama_sampler * samplers) {
+    if (m_hook.n_outputs() == 0) {
+        throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
+    }
+    const float *     hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
+    const chain       before(samplers);
+    const head &      h = *m_hook.get_head();
+    std::set<int32_t> outside;
+    const auto        add          = [&](int32_t id) { return !h.contains(id) && outside.insert(id).second; };
+    const auto        decide_again = [&] {
+        chain c(before);
+        return decide(c, hidden, std::vector<int32_t>(outside.begin(), outside.end()));
+    };
+    for (const int32_t id : before.raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab))) {
+        add(id);
+    }
+    decision d = decide_again();
+    if (d.settled) {
+        m_whole.find(hidden, 1, &d.threshold, n_threads(), m_hits);
+        bool more = false;
+        for (const scan_hit & hit : m_hits) {
+            more = add(hit.row) || more;
+        }
+        d = more ? decide_again() : d;
+    }
+    if (!d.settled) {
+        chain c(before);
+        d.token = decide_on_all(c, hidden);
+    }
+    m_stats.n_audited++;
+    if (!h.contains(d.token)) {
+        m_stats.n_outside++;
+        m_missed[d.token]++;
+    }
+    return d.token;
+}
+
 vt_exact_stats exact::stats() const {
     vt_exact_stats s = m_stats;
     s.acceptance     = m_length.acceptance();
-    s.n_bytes        = m_whole.n_bytes();
+    s.n_bytes        = m_whole.n_bytes() + m_extra.n_bytes();
     s.own_kernel     = m_whole.uses_kernel() ? 1 : 0;
     return s;
 }

@@ -22,7 +22,7 @@ namespace vt {
 class exact {
   public:
     // max_block: 1 where the context's memory cannot be rolled back
-    exact(hook & k, bool mapped, size_t max_block);
+    exact(hook & k, vt_placement placement, size_t max_block);
 
     // tokens after which nothing is drafted, such as the end of text
     void stop_at(const int32_t * tokens, size_t n);
@@ -36,7 +36,10 @@ class exact {
     // decode tokens at position pos, unless they have been drafted and given already; what lies beyond is removed
     void eval(const int32_t * tokens, size_t n, int32_t pos);
 
-    // tokens that the active set lacked, and how often
+    // the token that the samplers would choose now from the whole vocabulary; nothing changes
+    int32_t audit(const llama_sampler * samplers);
+
+    // tokens that were given and that the active set lacked when their chain began, and how often
     const std::map<int32_t, uint64_t> & missed() const { return m_missed; }
 
     vt_exact_stats stats() const;
@@ -51,10 +54,12 @@ class exact {
 
     hook &                        m_hook;
     whole_head                    m_whole;
+    head                          m_extra;  // rows of an audit that the active set lacks
     size_t                        m_max_block;
     std::unique_ptr<chain>        m_chain;
     std::vector<step>             m_steps;  // of the block
     size_t                        m_n_given = 0;
+    size_t                        m_n_base  = 0;  // rows of the active set when the chain began
     int32_t                       m_pos     = 0;  // of the first step's token
     std::vector<int32_t>          m_stop;         // ascending
     block_length                  m_length;
@@ -66,7 +71,7 @@ class exact {
 
     int32_t  n_threads() const;
     size_t   n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
-    decision decide(chain & c, const float * hidden);
+    decision decide(chain & c, const float * hidden, const std::vector<int32_t> & extra = {});
     int32_t  decide_on_all(chain & c, const float * hidden);
     step     new_step() const;
     void     run_block(int32_t n_tokens, size_t n);

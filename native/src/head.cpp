@@ -138,9 +138,12 @@ void head::set_all(bool mapped) {
     m_version++;
 }
 
+bool head::is_plain() const {
+    return m_buft == ggml_backend_cpu_buffer_type();
+}
+
 const uint8_t * head::plain_rows() const {
-    const bool plain = m_rows && m_buft == ggml_backend_cpu_buffer_type();
-    return plain ? static_cast<const uint8_t *>(ggml_backend_buffer_get_base(m_rows.get())) : nullptr;
+    return m_rows && is_plain() ? static_cast<const uint8_t *>(ggml_backend_buffer_get_base(m_rows.get())) : nullptr;
 }
 
 size_t head::append(const int32_t * ids, size_t n) {

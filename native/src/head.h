@@ -35,7 +35,8 @@ class head {
     // every row of the vocabulary, in order, as static rows; mapped: as pages of the file where the layout allows it
     void set_all(bool mapped);
 
-    // rows in the file's own layout, or NULL where ggml interleaves them
+    // whether rows keep the file's own layout, as they do unless ggml interleaves them; and these rows, or NULL
+    bool            is_plain() const;
     const uint8_t * plain_rows() const;
 
     // logits: (n_hidden, n_rows)

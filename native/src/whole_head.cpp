@@ -45,18 +45,37 @@ double max_row_norm(store & s) {
 
 }  // namespace
 
-whole_head::whole_head(store & s, bool mapped) : m_store(s), m_head(s) {
-    m_head.set_all(mapped);
+whole_head::whole_head(store & s, vt_placement placement) : m_store(s), m_streamed(placement == VT_PLACEMENT_STREAMED), m_head(s) {
+    if (!m_streamed) {
+        m_head.set_all(placement == VT_PLACEMENT_MAPPED);
+    }
     const vt_store_info & info         = s.info();
     // a soft cap, a scale and a bias come after the product, which the scan compares
     const bool            product_only = info.logit_softcap == 0.0f && info.logit_scale == 1.0f && !info.has_bias;
-    if (product_only && info.head_type == GGML_TYPE_Q8_0 && m_head.plain_rows() != nullptr) {
-        m_max_row_norm = scan_max_row_norm(m_head.plain_rows(), info.n_vocab, static_cast<size_t>(info.n_embd));
-        m_scannable    = std::isfinite(m_max_row_norm);
+    m_max_row_norm                     = max_row_norm(s);
+    m_scannable                        = product_only && info.head_type == GGML_TYPE_Q8_0 && m_head.is_plain() && std::isfinite(m_max_row_norm);
+}
+
+template <typename F> void whole_head::for_each_chunk(size_t chunk, F && use) {
+    const size_t         n_rows = static_cast<size_t>(m_store.info().n_vocab);
+    std::vector<int32_t> ids;
+    for (size_t first = 0; first < n_rows;) {
+        // the last chunk takes what is left, so that no product reads past the last row
+        const size_t n = n_rows - first < 2 * chunk ? n_rows - first : chunk;
+        if (m_streamed) {
+            ids.resize(n);
+            std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+            m_head.set_static(ids.data(), n);
+        }
+        use(first, n);
+        first += n;
     }
-    if (!m_scannable) {
-        m_max_row_norm = max_row_norm(s);
-    }
+}
+
+void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
+    const size_t n_rows = static_cast<size_t>(m_store.info().n_vocab);
+    for_each_chunk(m_streamed ? CHUNK_ROWS : n_rows,
+                   [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, at(first), n, out + first); });
 }
 
 // ggml sums in another order for several states than for one. Both sums have the same n_embd products, of rows and of
@@ -73,27 +92,40 @@ float whole_head::margin(const float * hidden, float threshold) const {
 }
 
 void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
-    const size_t n_embd = static_cast<size_t>(m_store.info().n_embd);
-    const size_t n_rows = static_cast<size_t>(m_store.info().n_vocab);
     hits.clear();
     if (m_scannable) {
-        const scan_states  states(n_embd, hidden, n_hidden);
-        std::vector<float> lowered(n_hidden);
-        for (size_t i = 0; i < n_hidden; i++) {
-            lowered[i] = std::nextafter(thresholds[i] - states.margin(i, m_max_row_norm), -INFINITY);
-        }
-        scan_q8_0(m_head.plain_rows(), static_cast<int64_t>(n_rows), states, lowered.data(), n_threads, hits);
-        return;
+        scan(hidden, n_hidden, thresholds, n_threads, hits);
+    } else {
+        multiply(hidden, n_hidden, thresholds, n_threads, hits);
     }
+}
+
+void whole_head::scan(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+    const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
+    const size_t       n_rows = static_cast<size_t>(m_store.info().n_vocab);
+    const scan_states  states(n_embd, hidden, n_hidden);
+    std::vector<float> lowered(n_hidden);
+    for (size_t i = 0; i < n_hidden; i++) {
+        lowered[i] = std::nextafter(thresholds[i] - states.margin(i, m_max_row_norm), -INFINITY);
+    }
+    for_each_chunk(m_streamed ? CHUNK_ROWS : n_rows, [&](size_t first, size_t n) {
+        const size_t before = hits.size();
+        scan_q8_0(m_head.plain_rows(), static_cast<int64_t>(n), states, lowered.data(), n_threads, hits);
+        for (size_t i = before; i < hits.size(); i++) {
+            hits[i].row += static_cast<int32_t>(first);
+        }
+    });
+}
+
+void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+    const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
     std::vector<float> lowered(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
         lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
     }
-    for (size_t first = 0; first < n_rows;) {
-        // the last chunk takes what is left, so that no product reads past the last row
-        const size_t n = n_rows - first < 2 * CHUNK_ROWS ? n_rows - first : CHUNK_ROWS;
+    for_each_chunk(CHUNK_ROWS, [&](size_t first, size_t n) {
         m_chunk.resize(n * n_hidden);
-        m_head.compute_range(hidden, n_hidden, n_threads, first, n, m_chunk.data());
+        m_head.compute_range(hidden, n_hidden, n_threads, at(first), n, m_chunk.data());
         for (size_t row = 0; row < n; row++) {
             for (size_t i = 0; i < n_hidden; i++) {
                 const float value = m_chunk[i * n + row];
@@ -102,8 +134,7 @@ void whole_head::find(const float * hidden, size_t n_hidden, const float * thres
                 }
             }
         }
-        first += n;
-    }
+    });
 }
 
 }  // namespace vt

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vocabtailor_gguf.errors import BadFileError
+
 
 def add_core(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a split model."""
@@ -60,3 +62,15 @@ def positive(text: str) -> int:
     if not 1 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a positive integer")
     return value
+
+
+def read_text(path: str) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        BadFileError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        raise BadFileError(f"{path}: cannot be read: {e}") from e

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="NAME.tokens.json (default: the 8,000 most frequent tokens of Python's help topics)",
     )
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", help="prompt of the text tests (default: a help topic)"
+    )
     parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="0: no test")
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="0: no test")
     parser.add_argument("-r", "--repetitions", type=_common.positive, default=5, metavar="N")
@@ -36,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         args.baseline,
         vocab=args.vocab,
         token_set=args.token_set,
+        text=None if args.file is None else _common.read_text(args.file),
         n_prompt=args.n_prompt,
         n_gen=args.n_gen,
         n_rounds=args.repetitions,

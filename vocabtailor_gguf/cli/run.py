@@ -15,6 +15,7 @@ import llama_cpp
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
+from vocabtailor_gguf.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
     parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
-    parser.add_argument("--mode", choices=["tailored", "full"], default="tailored")
+    parser.add_argument("--mode", choices=["tailored", "exact", "full"], default="tailored")
     parser.add_argument(
         "--no-prompt-expansion",
         dest="prompt_expansion",
         action="store_false",
         help="do not add other forms of the prompt's words to the active set",
     )
+    parser.add_argument(
+        "--learn",
+        metavar="FILE",
+        help="a token set that grows by what it lacked",
+    )
+    parser.add_argument(
+        "--audit",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="tailored mode: check this share of steps against the whole vocabulary",
+    )
+    parser.add_argument(
+        "--whole-head", choices=["mapped", "memory", "streamed"], default="mapped",
+        help="where the whole LM head lies in exact mode and for audits",
+    )  # fmt: skip
     parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
     parser.add_argument("--top-k", type=int, default=40, metavar="K")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
@@ -52,13 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate and stream."""
     _check_ranges(args)
-    prompt = args.prompt if args.file is None else _read(args.file)
+    prompt = args.prompt if args.file is None else _common.read_text(args.file)
     grammar = _grammar(args)
     llm = TailoredLlama(
         args.model,
         vocab_path=args.vocab,
-        token_set=args.token_set,
+        token_set=_token_set(args),
         mode=args.mode,
+        whole_head=args.whole_head,
+        audit=args.audit,
         prompt_expansion=args.prompt_expansion,
         n_ctx=args.ctx_size,
         n_threads=args.threads,
@@ -67,12 +86,39 @@ def run(args: argparse.Namespace) -> int:
         verbose=False,
     )
     try:
-        return _generate(llm, prompt, grammar, args)
+        _generate(llm, prompt, grammar, args)
+        if args.learn:
+            _save_learned(llm, args.learn)
+        return 0
     finally:
         llm.close()
 
 
-def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Namespace) -> int:
+def _token_set(args: argparse.Namespace) -> TokenSet | None:
+    """Return the set to begin with: the learned one, joined by that of --token-set."""
+    if args.learn and args.mode != "exact" and not args.audit:
+        raise VocabTailorError("--learn: only exact mode and --audit find tokens to learn")
+    sets = [TokenSet.load(f) for f in (args.learn, args.token_set) if f and Path(f).exists()]
+    if args.token_set and not Path(args.token_set).exists():
+        raise BadFileError(f"{args.token_set}: no such file")
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    both = sets[0].union(sets[1])
+    return TokenSet(both.ids, both.tokenizer, sets[0].provenance)
+
+
+def _save_learned(llm: TailoredLlama, path: str) -> None:
+    try:
+        found = llm.learned_token_set()
+    except VocabTailorError as e:
+        print(f"{path}: {e}", file=sys.stderr)
+        return
+    found.save(path)
+    n = len(found.provenance["learned"])
+    print(f"{path}: {len(found):,} tokens, {n:,} of them learned", file=sys.stderr)
+
+
+def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Namespace) -> None:
     add_bos = bool(llm._model.add_bos_token())
     tokens = llm.tokenize(prompt.encode("utf-8"), add_bos=add_bos, special=True)
     if not tokens:
@@ -115,9 +161,10 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
                 "tokens_per_second": speed,
                 "stats": dict(llm.stats),
                 "memory": dict(llm.memory_report()),
+                "audit": dict(llm.audit_report()),
             }
         )
-        return 0
+        return
     print(pieces[-1])
     stats, memory = llm.stats, llm.memory_report()
     print(
@@ -127,7 +174,25 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
         f"process {(memory.anon + memory.file) / 1e6:.0f} MB",
         file=sys.stderr,
     )
-    return 0
+    if llm.mode == "exact":
+        print(
+            f"exact: {stats.drafted} tokens drafted, {stats.rejected} rejected, "
+            f"{stats.ms_verify:.0f} ms of verification",
+            file=sys.stderr,
+        )
+    if args.audit:
+        _print_audit(llm)
+
+
+def _print_audit(llm: TailoredLlama) -> None:
+    found = llm.audit_report()
+    wanted = sorted(found.tokens.items(), key=lambda item: -item[1])[:10]
+    shown = ", ".join(f"{llm.detokenize([t]).decode('utf-8', 'replace')!r} {n}x" for t, n in wanted)
+    print(
+        f"audit: {found.outside} of {found.audited} choices of the whole vocabulary "
+        f"({found.rate:.1%}) lay outside the set" + (f": {shown}" if shown else ""),
+        file=sys.stderr,
+    )
 
 
 def _tokens(
@@ -153,7 +218,7 @@ def _tokens(
 
 
 def _check_ranges(args: argparse.Namespace) -> None:
-    limits = {"temp": (0, 100), "top_p": (0, 1), "min_p": (0, 1)}
+    limits = {"temp": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "audit": (0, 1)}
     for name, (low, high) in limits.items():
         if not low <= getattr(args, name) <= high:
             raise VocabTailorError(f"--{name.replace('_', '-')}: expected {low} to {high}")
@@ -161,17 +226,12 @@ def _check_ranges(args: argparse.Namespace) -> None:
         raise VocabTailorError("-c or --top-k: out of range")
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as e:
-        raise BadFileError(f"{path}: cannot be read: {e}") from e
-
-
 def _grammar(args: argparse.Namespace) -> llama_cpp.LlamaGrammar | None:
     try:
         if args.grammar_file is not None:
-            return llama_cpp.LlamaGrammar.from_string(_read(args.grammar_file), verbose=False)
+            return llama_cpp.LlamaGrammar.from_string(
+                _common.read_text(args.grammar_file), verbose=False
+            )
         if args.json_schema is not None:
             return llama_cpp.LlamaGrammar.from_json_schema(args.json_schema, verbose=False)
     except (ValueError, KeyError, TypeError) as e:
