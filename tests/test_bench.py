@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vocabtailor_gguf.bench import Benchmark, Row, Workload, markdown
+from vocabtailor_gguf.bench import MODES, Benchmark, Row, Workload, markdown
 from vocabtailor_gguf.cli import main
 
 TEXT = Workload(0, 100, "greedy")
@@ -46,9 +46,9 @@ def test_a_small_run(
     out = capsys.readouterr()
     found = json.loads(out.out)
     keys = {(r["n_prompt"], r["n_gen"], r["vt_mode"], r["vt_sampler"]) for r in found}
-    text = {(0, 8, mode, "greedy") for mode in ("stock", "core", "full", "tailored")}
-    sampled = {(0, 8, mode, "temp0.8") for mode in ("stock", "full", "tailored")}
-    prompt = {(16, 0, mode, "greedy") for mode in ("stock", "core", "full", "tailored")}
+    text = {(0, 8, mode, "greedy") for mode in MODES}
+    sampled = {(0, 8, mode, "temp0.8") for mode in MODES if mode != "core"}
+    prompt = {(16, 0, mode, "greedy") for mode in MODES}
     assert keys == text | sampled | prompt
     for r in found:
         assert len(r["samples_ns"]) == 2

@@ -11,7 +11,7 @@
  *   - Every vt_*_open / vt_*_new is paired with vt_*_free, and free(NULL) is allowed.
  *   - An object is used by one thread at a time; a second concurrent call fails with VT_ERROR_BUSY.
  *   - Pointers that an object hands out stay valid until its next call or its free.
- *   - A head keeps its store alive no longer than the caller does: free hook, then head, then store.
+ *   - Nothing keeps what it was made from alive: free vt_exact, then hook, then head, then store.
  */
 #ifndef VOCABTAILOR_H
 #define VOCABTAILOR_H

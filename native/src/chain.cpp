@@ -67,6 +67,13 @@ float min_p_reach(llama_sampler * sampler) {
     return high;
 }
 
+int32_t selected(const llama_token_data_array & cur) {
+    if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
+        throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
+    }
+    return cur.data[cur.selected].id;
+}
+
 }  // namespace
 
 chain::chain(const llama_sampler * samplers) {
@@ -149,67 +156,60 @@ std::vector<int32_t> chain::raised(int32_t n_vocab) const {
     return ids;
 }
 
-decision chain::decide(std::vector<llama_token_data> & candidates) {
-    decision               d;
-    llama_token_data_array cur = {candidates.data(), candidates.size(), -1, false};
+void chain::modify(candidates & c) {
+    llama_token_data_array cur = {c.data(), c.size(), -1, false};
     for (int i = 0; i < m_n_modifiers; i++) {
         llama_sampler_apply(llama_sampler_chain_get(m_samplers.get(), i), &cur);
     }
-    if (m_selector == selector::other || cur.size == 0) {
-        return d;
+    c.resize(cur.size);
+}
+
+bool chain::select(candidates & c, float & threshold) const {
+    if (m_selector == selector::other || c.empty() || (m_selector == selector::top_k && c.size() < m_k)) {
+        return false;
     }
-    llama_token_data * end = cur.data + cur.size;
     if (m_selector == selector::top_k) {
-        if (cur.size < m_k) {
-            return d;
-        }
-        std::vector<float> logits(cur.size);
-        std::transform(cur.data, end, logits.begin(), [](const llama_token_data & x) { return x.logit; });
+        std::vector<float> logits(c.size());
+        std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
         const auto kth = logits.begin() + static_cast<std::ptrdiff_t>(m_k - 1);
         std::nth_element(logits.begin(), kth, logits.end(), std::greater<float>());
-        d.threshold = *kth;
+        threshold = *kth;
     } else {
-        const auto better = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
-        d.threshold       = std::max_element(cur.data, end, better)->logit;
+        const auto less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
+        threshold       = std::max_element(c.begin(), c.end(), less)->logit;
         if (m_selector == selector::min_p) {
-            d.threshold = std::nextafter(d.threshold - m_reach, -INFINITY);
+            threshold = std::nextafter(threshold - m_reach, -INFINITY);
         }
     }
-    if (!std::isfinite(d.threshold)) {  // a grammar has ruled out so much that everything matters
-        return d;
+    if (!std::isfinite(threshold)) {  // a grammar has ruled out so much that everything matters
+        return false;
     }
-    // the others cannot be kept by the selector; by id, as they stand in the whole vocabulary
-    end = std::remove_if(cur.data, end, [&](const llama_token_data & x) { return x.logit < d.threshold; });
-    std::sort(cur.data, end, [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
-    cur = {cur.data, static_cast<size_t>(end - cur.data), -1, false};
+    // by id, as they stand in the whole vocabulary
+    c.erase(std::remove_if(c.begin(), c.end(), [&](const llama_token_data & x) { return x.logit < threshold; }), c.end());
+    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
     if (m_selector == selector::top_k) {
         // llama.cpp's sort of equal logits depends on all the others
-        std::vector<float> logits(cur.size);
-        std::transform(cur.data, end, logits.begin(), [](const llama_token_data & x) { return x.logit; });
+        std::vector<float> logits(c.size());
+        std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
         std::sort(logits.begin(), logits.end());
-        if (std::adjacent_find(logits.begin(), logits.end()) != logits.end()) {
-            return d;
-        }
+        return std::adjacent_find(logits.begin(), logits.end()) == logits.end();
     }
-    const int n = llama_sampler_chain_n(m_samplers.get());
+    return true;
+}
+
+int32_t chain::choose(candidates c) {
+    llama_token_data_array cur = {c.data(), c.size(), -1, false};
+    const int              n   = llama_sampler_chain_n(m_samplers.get());
     for (int i = m_n_modifiers; i < n; i++) {
         llama_sampler_apply(llama_sampler_chain_get(m_samplers.get(), i), &cur);
     }
-    if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
-        throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
-    }
-    d.token   = cur.data[cur.selected].id;
-    d.settled = true;
-    return d;
+    return selected(cur);
 }
 
-int32_t chain::decide_on_all(std::vector<llama_token_data> & candidates) {
-    llama_token_data_array cur = {candidates.data(), candidates.size(), -1, false};
+int32_t chain::decide_on_all(candidates & c) {
+    llama_token_data_array cur = {c.data(), c.size(), -1, false};
     llama_sampler_apply(m_samplers.get(), &cur);
-    if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
-        throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
-    }
-    return cur.data[cur.selected].id;
+    return selected(cur);
 }
 
 }  // namespace vt

@@ -21,11 +21,7 @@ struct sampler_free {
 
 using sampler_ptr = std::unique_ptr<llama_sampler, sampler_free>;
 
-struct decision {
-    int32_t token     = -1;
-    float   threshold = 0.0f;   // candidates that are not there could matter from this logit on
-    bool    settled   = false;  // false: token and threshold say nothing, the whole vocabulary is needed
-};
+using candidates = std::vector<llama_token_data>;
 
 class chain {
   public:
@@ -45,11 +41,19 @@ class chain {
     // whether the state after a decision depends on the chosen token and the number of decisions alone
     bool is_replayable() const { return m_replayable; }
 
-    // candidates in any order; they are changed and reordered. Nothing is accepted.
-    decision decide(std::vector<llama_token_data> & candidates);
+    // The decision in three steps, none of which accepts a token. Modifiers change single logits, so candidates may be
+    // modified in parts.
+    void modify(candidates & c);
 
-    // candidates: the whole vocabulary by id
-    int32_t decide_on_all(std::vector<llama_token_data> & candidates);
+    // keeps those that the selector may keep, by id, and gives the logit from which on another candidate could matter;
+    // false where only the whole vocabulary can tell
+    bool select(candidates & c, float & threshold) const;
+
+    // the rest of the chain on what was selected
+    int32_t choose(candidates c);
+
+    // all at once; c: the whole vocabulary by id
+    int32_t decide_on_all(candidates & c);
 
     void accept(int32_t token) { llama_sampler_accept(m_samplers.get(), token); }
 

@@ -3,7 +3,6 @@
 #include "error.h"
 
 #include <algorithm>
-#include <set>
 
 namespace vt {
 
@@ -39,25 +38,26 @@ void exact::drop_block() {
     m_n_given = 0;
 }
 
-// on the active set, and on extra rows that are not in it
-decision exact::decide(chain & c, const float * hidden, const std::vector<int32_t> & extra) {
-    head &                       h   = *m_hook.get_head();
+void exact::fill(head & h, chain & c, const float * hidden, candidates & out) {
     const std::vector<int32_t> & ids = h.ids();
     m_logits.resize(ids.size());
     h.compute(hidden, 1, n_threads(), m_logits.data());
-    m_candidates.resize(ids.size());
+    out.resize(ids.size());
     for (size_t i = 0; i < ids.size(); i++) {
-        m_candidates[i] = {ids[i], m_logits[i], 0.0f};
+        out[i] = {ids[i], m_logits[i], 0.0f};
     }
-    if (!extra.empty()) {
-        m_extra.set_static(extra.data(), extra.size());
-        m_logits.resize(extra.size());
-        m_extra.compute(hidden, 1, n_threads(), m_logits.data());
-        for (size_t i = 0; i < extra.size(); i++) {
-            m_candidates.push_back({extra[i], m_logits[i], 0.0f});
-        }
+    c.modify(out);
+}
+
+int32_t exact::decide_again(chain & c, step & s, const std::vector<int32_t> & rows) {
+    m_extra.set_static(rows.data(), rows.size());
+    fill(m_extra, c, s.hidden.data(), m_candidates);
+    s.kept.insert(s.kept.end(), m_candidates.begin(), m_candidates.end());
+    if (c.select(s.kept, s.threshold)) {
+        return c.choose(s.kept);
     }
-    return c.decide(m_candidates);
+    c = chain(s.before);
+    return decide_on_all(c, s.hidden.data());
 }
 
 int32_t exact::decide_on_all(chain & c, const float * hidden) {
@@ -75,26 +75,25 @@ int32_t exact::decide_on_all(chain & c, const float * hidden) {
 // at the state of the last token that was decoded
 exact::step exact::new_step() const {
     const float * hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
-    return {std::vector<float>(hidden, hidden + n_embd()), chain(*m_chain)};
+    return {std::vector<float>(hidden, hidden + n_embd()), chain(*m_chain), {}};
 }
 
 void exact::draft(int32_t n_tokens, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        step           s = new_step();
-        const decision d = decide(*m_chain, s.hidden.data());
-        if (!d.settled) {
-            *m_chain = chain(s.before);
+        step s = new_step();
+        fill(*m_hook.get_head(), *m_chain, s.hidden.data(), m_candidates);
+        if (!m_chain->select(m_candidates, s.threshold)) {
             break;
         }
-        s.token     = d.token;
-        s.threshold = d.threshold;
-        m_chain->accept(d.token);
+        s.kept.assign(m_candidates.begin(), m_candidates.end());
+        const int32_t token = m_chain->choose(s.kept);
+        m_chain->accept(token);
+        s.token = token;
         m_steps.push_back(std::move(s));
-        const bool last = i + 1 == n || std::binary_search(m_stop.begin(), m_stop.end(), d.token);
-        if (last) {
+        if (i + 1 == n || std::binary_search(m_stop.begin(), m_stop.end(), token)) {
             break;
         }
-        m_hook.decode(&d.token, 1, n_tokens + static_cast<int32_t>(i), nullptr);
+        m_hook.decode(&token, 1, n_tokens + static_cast<int32_t>(i), nullptr);
     }
 }
 
@@ -122,9 +121,8 @@ size_t exact::verify() {
             continue;
         }
         h.append(ids.data(), ids.size());
-        chain          again(s.before);
-        const decision d     = decide(again, s.hidden.data());
-        const int32_t  token = d.settled ? d.token : decide_on_all(again = chain(s.before), s.hidden.data());
+        chain         again(s.before);
+        const int32_t token = decide_again(again, s, ids);
         again.accept(token);
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
@@ -214,37 +212,34 @@ int32_t exact::audit(const llama_sampler * samplers) {
     if (m_hook.n_outputs() == 0) {
         throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
     }
-    const float *     hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
-    const chain       before(samplers);
-    const head &      h = *m_hook.get_head();
-    std::set<int32_t> outside;
-    const auto        add          = [&](int32_t id) { return !h.contains(id) && outside.insert(id).second; };
-    const auto        decide_again = [&] {
-        chain c(before);
-        return decide(c, hidden, std::vector<int32_t>(outside.begin(), outside.end()));
-    };
-    for (const int32_t id : before.raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab))) {
-        add(id);
-    }
-    decision d = decide_again();
-    if (d.settled) {
-        m_whole.find(hidden, 1, &d.threshold, n_threads(), m_hits);
-        bool more = false;
+    const float *        hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
+    const head &         h      = *m_hook.get_head();
+    step                 s      = {std::vector<float>(hidden, hidden + n_embd()), chain(samplers), {}};
+    chain                c(s.before);
+    std::vector<int32_t> rows    = c.raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab));
+    const auto           is_here = [&](int32_t id) { return h.contains(id); };
+    rows.erase(std::remove_if(rows.begin(), rows.end(), is_here), rows.end());
+
+    int32_t token = -1;
+    fill(*m_hook.get_head(), c, hidden, s.kept);
+    if (c.select(s.kept, s.threshold)) {
+        m_whole.find(hidden, 1, &s.threshold, n_threads(), m_hits);
         for (const scan_hit & hit : m_hits) {
-            more = add(hit.row) || more;
+            if (!h.contains(hit.row) && std::find(rows.begin(), rows.end(), hit.row) == rows.end()) {
+                rows.push_back(hit.row);
+            }
         }
-        d = more ? decide_again() : d;
-    }
-    if (!d.settled) {
-        chain c(before);
-        d.token = decide_on_all(c, hidden);
+        token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
+    } else {
+        c     = chain(s.before);
+        token = decide_on_all(c, hidden);
     }
     m_stats.n_audited++;
-    if (!h.contains(d.token)) {
+    if (!h.contains(token)) {
         m_stats.n_outside++;
-        m_missed[d.token]++;
+        m_missed[token]++;
     }
-    return d.token;
+    return token;
 }
 
 vt_exact_stats exact::stats() const {

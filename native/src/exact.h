@@ -46,38 +46,45 @@ class exact {
 
   private:
     struct step {
-        std::vector<float> hidden;          // (n_embd,) the state that decides
-        chain              before;          // the chain before it decided
-        int32_t            token     = -1;  // drafted, then verified
+        std::vector<float> hidden;  // (n_embd,) the state that decides
+        chain              before;  // the chain before it decided
+        candidates         kept;    // what its selector kept, modified
         float              threshold = 0.0f;
+        int32_t            token     = -1;  // drafted, then verified
     };
 
-    hook &                        m_hook;
-    whole_head                    m_whole;
-    head                          m_extra;  // rows of an audit that the active set lacks
-    size_t                        m_max_block;
-    std::unique_ptr<chain>        m_chain;
-    std::vector<step>             m_steps;  // of the block
-    size_t                        m_n_given = 0;
-    size_t                        m_n_base  = 0;  // rows of the active set when the chain began
-    int32_t                       m_pos     = 0;  // of the first step's token
-    std::vector<int32_t>          m_stop;         // ascending
-    block_length                  m_length;
-    std::vector<llama_token_data> m_candidates;
-    std::vector<float>            m_logits;
-    std::vector<scan_hit>         m_hits;
-    std::map<int32_t, uint64_t>   m_missed;
-    vt_exact_stats                m_stats = {};
+    hook &                      m_hook;
+    whole_head                  m_whole;
+    head                        m_extra;  // rows that a scan has listed
+    size_t                      m_max_block;
+    std::unique_ptr<chain>      m_chain;
+    std::vector<step>           m_steps;  // of the block
+    size_t                      m_n_given = 0;
+    size_t                      m_n_base  = 0;  // rows of the active set when the chain began
+    int32_t                     m_pos     = 0;  // of the first step's token
+    std::vector<int32_t>        m_stop;         // ascending
+    block_length                m_length;
+    candidates                  m_candidates;
+    std::vector<float>          m_logits;
+    std::vector<scan_hit>       m_hits;
+    std::map<int32_t, uint64_t> m_missed;
+    vt_exact_stats              m_stats = {};
 
-    int32_t  n_threads() const;
-    size_t   n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
-    decision decide(chain & c, const float * hidden, const std::vector<int32_t> & extra = {});
-    int32_t  decide_on_all(chain & c, const float * hidden);
-    step     new_step() const;
-    void     run_block(int32_t n_tokens, size_t n);
-    void     draft(int32_t n_tokens, size_t n);
-    size_t   verify();
-    void     drop_block();
+    int32_t n_threads() const;
+    size_t  n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
+    int32_t decide_on_all(chain & c, const float * hidden);
+
+    // logits of rows of a head for one state, modified by a chain
+    void fill(head & h, chain & c, const float * hidden, candidates & out);
+
+    // a step's decision on what it has kept and on rows beside; the chain is the one before it
+    int32_t decide_again(chain & c, step & s, const std::vector<int32_t> & rows);
+
+    step   new_step() const;
+    void   run_block(int32_t n_tokens, size_t n);
+    void   draft(int32_t n_tokens, size_t n);
+    size_t verify();
+    void   drop_block();
 };
 
 }  // namespace vt
