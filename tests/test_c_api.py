@@ -91,12 +91,13 @@ def test_the_header_stands_alone(language: tuple[str, str], tmp_path: Path) -> N
     compile_c(*flags, "-c", source, "-o", tmp_path / "header.o")
 
 
+@pytest.mark.parametrize("mode", ["full", "exact"])
 @pytest.mark.parametrize("name", ["llama-tied", "gemma3", "phi2"])  # phi2: a head with a bias
-def test_full_mode_is_stock_on_tiny_models(
-    name: str, run: Run, tiny: Callable[[str], Path], tiny_split: Callable[[str], Split]
+def test_full_and_exact_mode_are_stock_on_tiny_models(
+    name: str, mode: str, run: Run, tiny: Callable[[str], Path], tiny_split: Callable[[str], Split]
 ) -> None:
     files = tiny_split(name)
-    done = run(files.core, files.vocab, "full", PROMPT, 24, 2)
+    done = run(files.core, files.vocab, mode, PROMPT, 24, 2)
     assert done.returncode == 0, done.stderr
     expected = stock_text(tiny(name), PROMPT, 24)
     assert expected
@@ -105,11 +106,13 @@ def test_full_mode_is_stock_on_tiny_models(
 
 
 @pytest.mark.model
-def test_full_mode_is_stock_on_gemma(run: Run, gemma: Path, gemma_split: Split) -> None:
+def test_full_and_exact_mode_are_stock_on_gemma(run: Run, gemma: Path, gemma_split: Split) -> None:
     prompt = "The capital of Italy is"
-    done = run(gemma_split.core, gemma_split.vocab, "full", prompt, 24, 2)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == stock_text(gemma, prompt, 24)
+    expected = stock_text(gemma, prompt, 24)
+    for mode in ("full", "exact"):
+        done = run(gemma_split.core, gemma_split.vocab, mode, prompt, 24, 2)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == expected
 
 
 @pytest.mark.parametrize("ids", [[300, 7, 301, 302, 7, 5], None], ids=["file", "none"])
@@ -121,7 +124,8 @@ def test_a_static_set_is_that_of_tailored_mode(
     listed.write_text("\n".join(map(str, ids or [])))
     done = run(files.core, files.vocab, listed if ids else "-", PROMPT, 24, 2)
     assert done.returncode == 0, done.stderr
-    llm = TailoredLlama(files.core, token_set=TokenSet(ids) if ids else None, **COMMON)
+    chosen = TokenSet(ids) if ids else None
+    llm = TailoredLlama(files.core, token_set=chosen, prompt_expansion=False, **COMMON)
     try:
         assert done.stdout == greedy(llm, PROMPT, 24)
     finally:
@@ -222,8 +226,7 @@ def test_documented_command(tiny_split: Callable[[str], Split], tmp_path: Path) 
 
 
 def test_documented_code(tmp_path: Path) -> None:
-    (code,) = blocks("c")
     source = tmp_path / "essential.c"
-    source.write_text(code)
+    source.write_text("".join(blocks("c")))
     include = [f"-I{path}" for path in INCLUDES]
     compile_c("-std=c11", *STRICT, *include, "-c", source, "-o", tmp_path / "essential.o")

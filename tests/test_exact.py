@@ -153,6 +153,17 @@ def test_chains_of_other_samplers(pair: Callable[..., Pair], name: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logit_bias(pair: Callable[..., Pair], temperature: float) -> None:
+    both = pair("llama", {"n_vocab": 2048})
+    asked: dict[str, Any] = {"max_tokens": 60, "temperature": temperature, "seed": 2}
+    asked["logit_bias"] = {1900: 3.0, 350: -5.0, 2000: 2.5, 400: 1.0}
+    texts = [
+        llm.create_completion([5, 300, 301], **asked)["choices"] for llm in (both.stock, both.exact)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_grammars(pair: Callable[..., Pair], temperature: float) -> None:
     both = pair("llama", {"n_vocab": 2048})
     text = 'root ::= ("a" | "the" | "he" | [b-t] | " ")*'
@@ -340,7 +351,8 @@ def test_learned_tokens_stay_for_the_next_request(pair: Callable[..., Pair]) -> 
         expected = take(both.stock, PROMPTS[0], 60, temp=0.0)
         assert take(both.exact, PROMPTS[0], 60, temp=0.0) == expected
         rejected.append(both.exact.stats.rejected)
-    assert rejected[0] == rejected[1] > 0
+    # at most the draft beyond the last token is rejected
+    assert rejected[1] - rejected[0] <= 1 < rejected[0]
 
 
 @pytest.mark.parametrize("sampling", ["greedy", "default", "plain draw", "penalties"])

@@ -301,7 +301,6 @@ def test_what_is_not_supported_says_so(
 
 def test_methods_that_are_not_supported_say_so(tailored: TailoredLlama) -> None:
     calls: list[Callable[[], Any]] = [
-        lambda: tailored.create_completion("a", logit_bias={1: 2.0}),
         lambda: tailored.create_completion(
             "a", logits_processor=llama_cpp.LogitsProcessorList([lambda ids, scores: scores])
         ),
@@ -317,6 +316,20 @@ def test_methods_that_are_not_supported_say_so(tailored: TailoredLlama) -> None:
             call()
     with pytest.raises(ValueError, match="logprobs"):
         tailored.create_completion("a", logprobs=2)
+
+
+def test_logit_bias_of_the_request(tailored: TailoredLlama) -> None:
+    static = tailored.active_ids
+    wanted = next(i for i in range(460, tailored.n_vocab()) if i not in static)
+    asked: dict[str, Any] = {"max_tokens": 3, "temperature": 0.0}
+    biased = tailored.create_completion([10], logit_bias={wanted: 1e4}, **asked)
+    expected = tailored.detokenize([wanted] * 3, prev_tokens=[10]).decode(errors="ignore")
+    assert biased["choices"][0]["text"] == expected
+    assert np.array_equal(tailored.active_ids, static)
+    plain = tailored.create_completion([10], **asked)["choices"][0]["text"]
+    assert plain != expected  # nothing of the bias is left
+    with pytest.raises(TokenIdError, match="logit_bias"):
+        tailored.create_completion("a", logit_bias={-1: 2.0})
 
 
 def test_stopping_criteria_see_tokens_and_scores(tailored: TailoredLlama) -> None:

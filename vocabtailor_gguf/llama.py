@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import threading
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import _internals as internals
 
-from vocabtailor_gguf._llama_log import collect_log, reason
 from vocabtailor_gguf._process import process_memory
+from vocabtailor_gguf._sampler import biased
 from vocabtailor_gguf._scores import LastPosition, LazyScores
-from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf._split_llama import SplitLlama, not_supported
+from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.exact import MAX_BLOCK, Exact, Placement
-from vocabtailor_gguf.hook import ActiveHead, Hook
 from vocabtailor_gguf.learning import learned
-from vocabtailor_gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
@@ -30,23 +25,10 @@ from vocabtailor_gguf.vocabulary import Variants, always_on
 
 Mode = Literal["tailored", "exact", "full"]
 
-# arguments of llama_cpp.Llama that would give a wrong answer here, and the value that is harmless
-_UNSUPPORTED_ARGUMENTS: dict[str, Any] = {
-    "logits_all": False,
-    "embedding": False,
-    "draft_model": None,
-    "lora_path": None,
-    "lora_base": None,
-}
-
 _NO_TOKENS = np.empty(0, dtype=np.int32)
 
 
-def _not_yet(what: str) -> NoReturn:
-    raise UnsupportedError(f"{what} is not supported by TailoredLlama yet")
-
-
-class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
+class TailoredLlama(SplitLlama):
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
     In mode ``"tailored"`` only tokens of the active set can be produced: always-on tokens (special
@@ -96,53 +78,28 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
-        self._stack = contextlib.ExitStack()
-        self._lock = threading.Lock()
-        self._closed = False
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if not 0 <= audit <= 1 or (audit and mode != "tailored"):
+            raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
+        if learn and mode != "exact" and not audit:
+            raise ValueError("learn: only exact mode and audits find tokens to learn")
+        self._mode = mode
+        self._learn = learn
+        self._audit = audit
+        self._random = random.Random(kwargs.get("seed"))
         self._misses = 0
         self._prompt = _NO_TOKENS
         self._exact: Exact | None = None
         self._exact_sampler: Any = None  # whose chain the exact mode has cloned
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
-        if not 0 <= audit <= 1 or (audit and mode != "tailored"):
-            raise ValueError(
-                f"audit: found {audit} in mode {mode}, expected 0 to 1 in mode tailored"
-            )
-        if learn and mode != "exact" and not audit:
-            raise ValueError("learn: only exact mode and audits find tokens to learn")
-        self._learn = learn
-        self._audit = audit
-        self._random = random.Random(kwargs.get("seed"))
-        for name, harmless in _UNSUPPORTED_ARGUMENTS.items():
-            if kwargs.get(name, harmless) != harmless:
-                _not_yet(f"{name}={kwargs[name]!r}")
-        core, vocab = Path(model_path), Path(vocab_path or sibling_store(model_path))
-        header = read_core(core)
-        if kwargs.get("n_ctx") == 0:
-            arch = header.require("general.architecture", str)
-            kwargs["n_ctx"] = header.require(f"{arch}.context_length", int)
-        store = VocabStore(vocab)
+        self._variants: Variants | None = None
+        self._bias: dict[int, float] = {}  # of the request
+        super().__init__(model_path, vocab_path=vocab_path, **kwargs)
         try:
-            self._load_tokenizer(core, vocab, kwargs)
-        except BaseException:
-            store.close()
-            raise
-        try:
-            # freed in the opposite order: context, core, hook, head, store
-            self._stack.callback(store.close)
-            self._store = store
-            self._mode = mode
-            self._head = ActiveHead(store)
-            self._stack.callback(self._head.close)
-            self._hook = Hook(store, self._head)
-            self._stack.callback(self._hook.close)
-            self._load_core(core)
             if mode == "exact" or audit:
                 self._exact = self._new_exact(whole_head)
                 self._stack.callback(self._exact.close)
             self._always_on = always_on(self._model.vocab)
-            self._variants: Variants | None = None
             if prompt_expansion and mode != "full":
                 self._variants = Variants(self._model.vocab)
                 self._stack.callback(self._variants.close)
@@ -150,59 +107,6 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         except BaseException:
             self.close()
             raise
-
-    # ---- loading ----
-
-    def _load_tokenizer(self, core: Path, vocab: Path, kwargs: dict[str, Any]) -> None:
-        """Let llama_cpp.Llama load the store as a model that is only a vocabulary.
-
-        It reads all arguments into parameter structs, which the core then gets. It is given a
-        batch of one token because it sizes its (n_batch, n_vocab) scores by it.
-        """
-        n_ctx = kwargs.get("n_ctx", 512)
-        n_batch, n_ubatch = kwargs.get("n_batch", 512), kwargs.get("n_ubatch", 512)
-        for name, value in (("n_ctx", n_ctx), ("n_batch", n_batch), ("n_ubatch", n_ubatch)):
-            if not 1 <= value < 2**31:
-                raise ValueError(f"{name}: found {value}, expected 1 to 2**31 - 1")
-        arguments = {**kwargs, "n_ctx": n_ctx, "n_batch": 1, "n_ubatch": 1, "vocab_only": True}
-        before = process_memory()
-        try:
-            # the warnings are about a context without layers, which is never used
-            with collect_log(forward=bool(kwargs.get("verbose", True))) as log:
-                super().__init__(str(vocab), **arguments)
-        except (ValueError, RuntimeError) as e:
-            raise BadFileError(f"{vocab}: {reason(log)}") from e
-        self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
-        self._ctx.close()
-        self.scores = np.empty((0, 0), dtype=np.single)
-        self._candidates = None
-        self.n_batch = min(n_ctx, n_batch)
-        self.context_params.n_batch = self.n_batch
-        self.context_params.n_ubatch = min(self.n_batch, n_ubatch)
-        self.context_params.n_outputs_max = 1
-        self.model_params.vocab_only = False
-        self.model_path = str(core)
-
-    def _load_core(self, core: Path) -> None:
-        try:
-            with collect_log() as log:
-                self._core = internals.LlamaModel(
-                    path_model=str(core), params=self.model_params, verbose=self.verbose
-                )
-                self._stack.callback(self._core.close)
-                before = process_memory()
-                self._hook.prepare(self.context_params)
-                self._ctx = internals.LlamaContext(
-                    model=self._core, params=self.context_params, verbose=self.verbose
-                )
-                self._stack.callback(self._ctx.close)
-        except ValueError as e:
-            raise BadFileError(f"{core}: {reason(log)}") from e
-        self._context_bytes = max(0, process_memory().data - before.data)
-        self._hook.attach(self._ctx.ctx)
-        self._n_ctx = self.n_ctx()
-        self._is_recurrent = llama_cpp.llama_model_is_recurrent(self._core.model)
-        self._is_hybrid = llama_cpp.llama_model_is_hybrid(self._core.model)
 
     def _new_exact(self, placement: Placement) -> Exact:
         window = llama_cpp.llama_model_n_swa(self._core.model)
@@ -265,6 +169,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     def _append_prompt(self, ids: npt.NDArray[np.int32]) -> int:
         """Add a prompt's tokens and other forms of its words; return how many the set lacked."""
         missed = self._head.append(ids)
+        self._head.append(np.array([t for t, b in self._bias.items() if b > 0], dtype=np.int32))
         if self._variants is not None and ids.size:
             self._head.append(self._variants.find(ids))
         return missed
@@ -395,10 +300,27 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
                 if self._learn:
                     self._keep_learned()
 
+    def _create_completion(
+        self, *args: Any, logit_bias: dict[int, float] | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        # llama_cpp.Llama makes a Python callback of a bias, which sees logits of all tokens
+        bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
+        for token in bias:
+            if not 0 <= token < self._store.n_vocab:
+                raise TokenIdError(
+                    f"logit_bias: id {token}, expected 0 to {self._store.n_vocab - 1}"
+                )
+        self._bias = bias
+        try:
+            yield from super()._create_completion(*args, **kwargs)
+        finally:
+            self._bias = {}
+
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("logits_processor") is not None:
-            _not_yet("logits_processor (and so logit_bias)")
-        return super()._init_sampler(*args, **kwargs)
+            not_supported("logits_processor")
+        chain = super()._init_sampler(*args, **kwargs)
+        return biased(chain, self._bias, self._store.n_vocab) if self._bias else chain
 
     def reset(self) -> None:
         """Forget the text; the active set falls back to the static one.
@@ -456,57 +378,6 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             file=now.file,
         )
 
-    # ---- closing ----
-
-    @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Hold the model for one step; another thread inside it is an error, not a wait."""
-        if self._closed:
-            raise VocabTailorError("the model is closed")
-        if not self._lock.acquire(blocking=False):
-            raise VocabTailorError("another thread is using this model")
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """Free everything, after the step that is being computed. Closing twice is allowed."""
-        with self._lock:
-            self._closed = True
-            self._stack.close()
-
-    # ---- what would need a logit for every token ----
-
     @property
     def _scores(self) -> LastPosition:
         return LastPosition(LazyScores(self._store.n_vocab, self.last_logits))
-
-    @property
-    def eval_logits(self) -> NoReturn:
-        """Not supported: there are no logits of the whole vocabulary."""
-        _not_yet("eval_logits")
-
-    def set_cache(self, cache: Any) -> None:
-        """Not supported yet."""
-        _not_yet("set_cache")
-
-    def save_state(self) -> NoReturn:
-        """Not supported yet."""
-        _not_yet("save_state")
-
-    def load_state(self, state: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_yet("load_state")
-
-    def embed(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_yet("embed")
-
-    def create_embedding(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_yet("create_embedding")
-
-    def __getstate__(self) -> NoReturn:
-        """Not supported yet."""
-        _not_yet("pickling")

@@ -4,7 +4,8 @@
  *   generate CORE VOCAB TOKENS PROMPT N [THREADS]
  *
  *   CORE, VOCAB  NAME.core.gguf and NAME.vocab.gguf of one split model
- *   TOKENS       the static set besides the always-on tokens: a text file of token ids, - for none, full for every id
+ *   TOKENS       the static set besides the always-on tokens: a text file of token ids, - for none, full for every id;
+ *                exact for none, with every token verified against the whole head
  *   PROMPT       text; its tokens join the set
  *   N            tokens to generate at most
  *
@@ -33,6 +34,8 @@ struct session {
     struct llama_model *       core;  // CORE: the transformer blocks
     struct llama_context *     ctx;   // calls the hook while it decodes
     struct llama_sampler *     chain;
+    vt_exact *                 exact;  // uses the hook; NULL without verification
+    size_t                     max_block;
     char                       err[512];
 };
 
@@ -116,7 +119,7 @@ static bool choose_static_set(struct session * s, const char * tokens) {
         }
     } else {
         good = ok(s, vt_vocab_always_on(s->vocab, ids, n_vocab, &n, s->err, sizeof(s->err))) &&
-               (strcmp(tokens, "-") == 0 || read_ids(tokens, ids, &n, 2 * n_vocab));
+               (strcmp(tokens, "-") == 0 || strcmp(tokens, "exact") == 0 || read_ids(tokens, ids, &n, 2 * n_vocab));
     }
     // the head copies the ids and ignores repeated ones
     good = good && ok(s, vt_head_set_static(s->head, ids, n, s->err, sizeof(s->err)));
@@ -169,6 +172,8 @@ static bool open_core(struct session * s, const char * path, int n_predict, int 
     if (s->ctx == NULL) {
         return fail(path, "llama.cpp cannot make a context");
     }
+    // a window that forgets cannot take tokens back
+    s->max_block = llama_model_n_swa(s->core) > 0 && !params.swa_full ? 1 : 16;
     // refuses a core and a store that do not belong together
     return ok(s, vt_hook_attach(s->hook, s->ctx, s->err, sizeof(s->err)));
 }
@@ -184,7 +189,17 @@ static bool print_piece(const struct session * s, int32_t token) {
     return (fwrite(piece, 1, (size_t) n, stdout) == (size_t) n && fflush(stdout) == 0) || fail("stdout", strerror(errno));
 }
 
-static bool generate(struct session * s, int n_predict) {
+// without a mask the last token is the only output, so output 0 is sampled from
+static bool next_token(struct session * s, const int32_t * tokens, size_t n, int32_t pos, int32_t * token) {
+    if (s->exact != NULL) {
+        return ok(s, vt_exact_eval(s->exact, tokens, n, pos, s->err, sizeof(s->err))) &&
+               ok(s, vt_exact_sample(s->exact, pos + (int32_t) n, s->max_block, token, s->err, sizeof(s->err)));
+    }
+    return ok(s, vt_hook_decode(s->hook, tokens, n, pos, NULL, s->err, sizeof(s->err))) &&
+           ok(s, vt_hook_sample(s->hook, s->chain, 0, token, s->err, sizeof(s->err)));
+}
+
+static bool generate(struct session * s, int n_predict, bool verify) {
     s->chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(s->chain, llama_sampler_init_greedy());  // the chain frees it
 
@@ -192,14 +207,16 @@ static bool generate(struct session * s, int n_predict) {
     if (!ok(s, vt_head_append(s->head, s->tokens, s->n_tokens, NULL, s->err, sizeof(s->err)))) {
         return false;
     }
+    if (verify && (!ok(s, vt_exact_new(s->hook, VT_PLACEMENT_MAPPED, s->max_block, &s->exact, s->err, sizeof(s->err))) ||
+                   !ok(s, vt_exact_begin(s->exact, s->chain, s->err, sizeof(s->err))))) {
+        return false;
+    }
     int32_t         token = 0;
     const int32_t * next  = s->tokens;  // (n,) tokens to decode: first the prompt, then one at a time
     size_t          n     = s->n_tokens;
     int32_t         pos   = 0;
     for (int i = 0; i < n_predict; i++) {
-        // without a mask the last token is the only output, so output 0 is sampled from
-        if (!ok(s, vt_hook_decode(s->hook, next, n, pos, NULL, s->err, sizeof(s->err))) ||
-            !ok(s, vt_hook_sample(s->hook, s->chain, 0, &token, s->err, sizeof(s->err)))) {
+        if (!next_token(s, next, n, pos, &token)) {
             return false;
         }
         if (llama_vocab_is_eog(s->vocab, token)) {
@@ -217,6 +234,7 @@ static bool generate(struct session * s, int n_predict) {
 
 // in the opposite order; every one of these takes NULL
 static void close_session(struct session * s) {
+    vt_exact_free(s->exact);
     llama_sampler_free(s->chain);
     llama_free(s->ctx);
     llama_model_free(s->core);
@@ -231,14 +249,14 @@ int main(int argc, char ** argv) {
     const int n_predict = argc == 6 || argc == 7 ? parse_int(argv[5], 1, INT_MAX) : -1;
     const int n_threads = argc == 7 ? parse_int(argv[6], 1, GGML_MAX_N_THREADS) : 0;  // 0: llama.cpp's default
     if (n_predict < 0 || n_threads < 0) {
-        fprintf(stderr, "usage: generate CORE VOCAB TOKENS|-|full PROMPT N [THREADS]\n");
+        fprintf(stderr, "usage: generate CORE VOCAB TOKENS|-|full|exact PROMPT N [THREADS]\n");
         return 2;
     }
     llama_log_set(log_errors, NULL);
     llama_backend_init();
-    struct session s    = {0};
-    const bool     done = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
-                          tokenize(&s, argv[4]) && open_core(&s, argv[1], n_predict, n_threads) && generate(&s, n_predict);
+    struct session s = {0};
+    const bool done = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
+                      tokenize(&s, argv[4]) && open_core(&s, argv[1], n_predict, n_threads) && generate(&s, n_predict, strcmp(argv[3], "exact") == 0);
     close_session(&s);
     llama_backend_free();
     return done ? 0 : 1;
