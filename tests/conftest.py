@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from exactpair import Pair
 from tinymodels import write_tiny_model
 
 from vocabtailor_gguf.split import SplitFiles, split_model
@@ -82,3 +84,18 @@ def gemma_split(gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> SplitF
 def smollm2_split(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> SplitFiles:
     """Returns the split SmolLM2."""
     return split_model(smollm2, tmp_path_factory.mktemp("smollm2"))
+
+
+@pytest.fixture
+def pair(tiny: Any, tiny_split: Any) -> Iterator[Callable[..., Pair]]:
+    """Returns a function that loads a tiny model twice."""
+    with contextlib.ExitStack() as stack:
+
+        def get(name: str, model: dict[str, Any] | None = None, **options: Any) -> Pair:
+            model = model or {}
+            files = tiny_split(name, **model)
+            return stack.enter_context(
+                contextlib.closing(Pair(tiny(name, **model), files.core, **options))
+            )
+
+        yield get
