@@ -19,6 +19,7 @@ from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.profiling.counting import count
 from vocabtailor_gguf.profiling.coverage import TokenisedExample, measure_coverage, own_outputs
 from vocabtailor_gguf.profiling.inputs import Example
+from vocabtailor_gguf.profiling.languages import word_weights
 from vocabtailor_gguf.profiling.profile import Profile, profile
 from vocabtailor_gguf.profiling.tasks import TASKS
 from vocabtailor_gguf.vocabulary import Variants, load_tokenizer
@@ -82,11 +83,18 @@ def test_recipes(found: Profile, tiny_split: Callable[[str], Any], corpus: Path)
         found.of_recipe("huge")
 
 
-def test_words_join_in_the_order_of_their_frequency(tiny_split: Callable[[str], Any]) -> None:
+def test_words_join_in_the_order_of_their_weight(tiny_split: Callable[[str], Any]) -> None:
     pytest.importorskip("wordfreq")
-    listed = profile(tiny_split("llama").vocab, task=TASKS["text"], languages=["en"], n_words=200)
-    fewer = profile(tiny_split("llama").vocab, task=TASKS["text"], languages=["en"], n_words=20)
-    assert listed.words[: fewer.words.size].tolist() == fewer.words.tolist()
+    vocab = tiny_split("llama").vocab
+    listed = profile(vocab, task=TASKS["text"], languages=["en"], n_words=200)
+    tokenizer = load_tokenizer(vocab)
+    weights = word_weights(tokenizer, ["en"], 200)
+    tokenizer.close()
+    assert set(weights) == set(listed.words.tolist()) | (
+        set(weights) & set(listed.always_on.tolist())
+    )
+    assert (np.diff([weights[t] for t in listed.words.tolist()]) <= 0).all()
+    assert listed.ranking[: listed.words.size].tolist() == listed.words.tolist()
     assert len(listed.at_tolerance(0.01)) == listed.words.size == listed.n_known
 
 

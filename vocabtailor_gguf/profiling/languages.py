@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import collections
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 
+# Words stand after a space, now and then capitalised, at times at the begin of a line or a piece.
+_LEADING_SPACE, _CAPITAL, _NO_SPACE = 1.0, 0.1, 0.01
 
-def word_forms(languages: Sequence[str], n_words: int) -> Iterator[str]:
-    """Yield the forms of the most frequent words, the languages in turn, frequent words first.
 
-    A word stands inside a sentence, at its begin, and at the begin of a text; so it is given with
-    a leading space and without, as it is and capitalised.
+def word_forms(languages: Sequence[str], n_words: int) -> Iterator[tuple[str, float]]:
+    """Yield the forms of the most frequent words of each language, and how much each weighs.
+
+    A word is given with a leading space and without, as it is and capitalised; the weight is its
+    frequency in the language times that of the form.
 
     Raises:
         UnsupportedError: ``wordfreq`` is not installed.
@@ -34,17 +37,22 @@ def word_forms(languages: Sequence[str], n_words: int) -> Iterator[str]:
             raise VocabTailorError(
                 f"language {language!r}: wordfreq has {', '.join(sorted(known))}"
             )
-    lists = [wordfreq.top_n_list(language, n_words) for language in languages]
-    for word in itertools.chain.from_iterable(itertools.zip_longest(*lists)):
-        if word is not None:
+    for language in languages:
+        # word_frequency would cut each word anew, which asks for other packages in Asian languages
+        frequency = wordfreq.get_frequency_dict(language)
+        for word in wordfreq.top_n_list(language, n_words):
+            weight = frequency[word]
             capital = word[:1].upper() + word[1:]
-            for form in dict.fromkeys((word, capital)):
-                yield form
-                yield " " + form
+            forms = {word: _LEADING_SPACE, capital: _CAPITAL}
+            if capital == word:
+                forms = {word: _LEADING_SPACE}
+            for form, share in forms.items():
+                yield " " + form, weight * share
+                yield form, weight * share * _NO_SPACE
 
 
-def word_tokens(tokenizer: Any, languages: Sequence[str], n_words: int) -> npt.NDArray[np.int32]:
-    """Return the (n,) int32 ids of word lists, those of the most frequent words first.
+def word_weights(tokenizer: Any, languages: Sequence[str], n_words: int) -> dict[int, float]:
+    """Return the tokens of word lists, and the sum of the weights of the forms they stand in.
 
     Args:
         tokenizer: From `load_tokenizer`.
@@ -55,7 +63,15 @@ def word_tokens(tokenizer: Any, languages: Sequence[str], n_words: int) -> npt.N
         UnsupportedError: ``wordfreq`` is not installed.
         VocabTailorError: It has no list of a language.
     """
-    found: dict[int, None] = {}
-    for form in word_forms(languages, n_words):
-        found.update(dict.fromkeys(tokenizer.tokenize(form.encode("utf-8"), add_bos=False)))
-    return np.fromiter(found, dtype=np.int32, count=len(found))
+    weights: collections.defaultdict[int, float] = collections.defaultdict(float)
+    for form, weight in word_forms(languages, n_words):
+        for token in tokenizer.tokenize(form.encode("utf-8"), add_bos=False):
+            weights[token] += weight
+    return dict(weights)
+
+
+def word_tokens(tokenizer: Any, languages: Sequence[str], n_words: int) -> npt.NDArray[np.int32]:
+    """Return the (n,) int32 ids of word lists, those that weigh most first; see `word_weights`."""
+    weights = word_weights(tokenizer, languages, n_words)
+    # ties by id, so that the same lists always give the same order
+    return np.array(sorted(weights, key=lambda t: (-weights[t], t)), dtype=np.int32)

@@ -59,7 +59,7 @@ class Profile:
         counts: Document frequencies after stage 1.
         always_on: (n,) ids that are active anyway and are kept out of the set.
         in_script: (n_vocab,) bool, what stage 2 keeps; all True where it is off.
-        words: (n,) ids of language word lists, the most frequent words first. The tolerance does
+        words: (n,) ids of language word lists, those that weigh most first. The tolerance does
             not touch them.
         fill: (n,) ids outside `always_on` that may complete a set, in the tokenizer's own order.
         source: For the provenance: files, task, scripts, languages.

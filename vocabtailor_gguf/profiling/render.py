@@ -16,11 +16,11 @@ from vocabtailor_gguf.profiling.report import Report, Size
 _AIMS = (0.99, 0.999)
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #1b1f24; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
+th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #9aa4af; vertical-align: bottom; }
 .advice { background: #eef6ee; border-left: 4px solid #3a8f4a; padding: .6rem 1rem; }
