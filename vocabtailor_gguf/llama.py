@@ -134,8 +134,9 @@ class TailoredLlama(SplitLlama):
     def active_ids(self) -> npt.NDArray[np.int32]:
         """The (K,) int32 ids of the active set, in the order of the head's rows.
 
-        Always-on tokens and the token set come first, ascending; tokens that a prompt has added
-        follow in order of first appearance, then other forms of its words.
+        Always-on tokens and the token set come first, ascending, then learned ones; tokens that a
+        prompt has added follow in order of first appearance, then other forms of its words, and in
+        exact mode rows that a verification has listed.
         """
         return self._head.ids()
 
