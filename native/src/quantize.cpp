@@ -2,14 +2,14 @@
 
 #include "checked.h"
 #include "error.h"
+#include "parallel.h"
 
 #include <ggml.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <thread>
 #include <vector>
 
 namespace vt {
@@ -89,39 +89,15 @@ void requantize(int32_t src_type, const uint8_t * src, uint64_t n_src, int32_t d
     }
     ggml_quantize_init(to);
 
-    const int64_t                   n     = std::min<int64_t>(n_threads, n_rows);
-    const int64_t                   share = (n_rows + n - 1) / n;
-    std::vector<std::thread>        threads;
-    std::vector<std::exception_ptr> failed(static_cast<size_t>(n));
-    threads.reserve(static_cast<size_t>(n));
-    for (int64_t k = 0; k < n; k++) {
-        const int64_t first = k * share;
-        const int64_t count = std::min(share, n_rows - first);
-        if (count <= 0) {
-            break;
+    const int64_t        n     = std::min<int64_t>({n_threads, n_rows, GGML_MAX_N_THREADS});
+    const int64_t        share = (n_rows + n - 1) / n;
+    std::atomic<int64_t> next(0);
+    parallel(static_cast<int32_t>(n), [&](size_t) {
+        for (int64_t first = share * next++; first < n_rows; first = share * next++) {
+            convert_rows(from, src + static_cast<size_t>(first) * ggml_row_size(from, n_per_row), to,
+                         dst + static_cast<size_t>(first) * ggml_row_size(to, n_per_row), std::min(share, n_rows - first), n_per_row);
         }
-        const auto work = [=, &failed] {
-            try {
-                convert_rows(from, src + static_cast<size_t>(first) * ggml_row_size(from, n_per_row), to,
-                             dst + static_cast<size_t>(first) * ggml_row_size(to, n_per_row), count, n_per_row);
-            } catch (...) {
-                failed[static_cast<size_t>(k)] = std::current_exception();
-            }
-        };
-        try {
-            threads.emplace_back(work);
-        } catch (const std::exception &) {
-            work();  // the system has no thread to spare
-        }
-    }
-    for (std::thread & t : threads) {
-        t.join();
-    }
-    for (const std::exception_ptr & e : failed) {
-        if (e) {
-            std::rethrow_exception(e);
-        }
-    }
+    });
 }
 
 }  // namespace vt

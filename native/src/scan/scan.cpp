@@ -1,6 +1,7 @@
 #include "scan.h"
 
 #include "../error.h"
+#include "../parallel.h"
 
 #include <ggml-cpu.h>
 #include <ggml.h>
@@ -8,11 +9,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <exception>
 #include <limits>
 #include <new>
-#include <system_error>
-#include <thread>
 
 namespace vt {
 
@@ -187,6 +185,9 @@ void scan_q8_0(const uint8_t * rows, int64_t n_rows, const scan_states & states,
     if (n_rows < 0 || n_rows > std::numeric_limits<int32_t>::max()) {
         throw error(VT_ERROR_ARGUMENT, "scan: n_rows out of range");
     }
+    if (n_threads < 1) {
+        throw error(VT_ERROR_ARGUMENT, "scan: n_threads must be positive");
+    }
     const scan_pack & pack     = states.pack();
     const int         n_blocks = (int) (states.n_embd() / SCAN_QK);
     const int64_t     row_size = (int64_t) n_blocks * SCAN_BLOCK;
@@ -220,34 +221,8 @@ void scan_q8_0(const uint8_t * rows, int64_t n_rows, const scan_states & states,
         }
     };
 
-    const size_t                       n_extra = (size_t) std::max<int64_t>(0, std::min<int64_t>(n_threads, n_chunks) - 1);
-    std::vector<std::vector<scan_hit>> found(n_extra + 1);
-    std::vector<std::exception_ptr>    errors(n_extra + 1);
-    std::vector<std::thread>           threads;
-    threads.reserve(n_extra);
-    const auto guarded = [&](size_t i) {
-        try {
-            work(found[i]);
-        } catch (...) {
-            errors[i] = std::current_exception();
-        }
-    };
-    for (size_t i = 1; i <= n_extra; i++) {
-        try {
-            threads.emplace_back(guarded, i);
-        } catch (const std::system_error &) {
-            break;  // the threads that did start take all chunks
-        }
-    }
-    guarded(0);
-    for (std::thread & t : threads) {
-        t.join();
-    }
-    for (const std::exception_ptr & e : errors) {
-        if (e) {
-            std::rethrow_exception(e);
-        }
-    }
+    std::vector<std::vector<scan_hit>> found(static_cast<size_t>(n_threads));
+    parallel(n_threads, [&](size_t i) { work(found[i]); });
 
     const size_t n_before = hits.size();
     for (const std::vector<scan_hit> & f : found) {

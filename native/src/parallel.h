@@ -1,0 +1,13 @@
+// Work shared among ggml's own threads. After a product they spin for a while, waiting for the next one, so threads of
+// our own would begin by contending with them for the cores.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace vt {
+
+// calls work(i) once on each of at most n_threads threads, i < n_threads, and throws what any of them threw
+void parallel(int32_t n_threads, const std::function<void(size_t)> & work);
+
+}  // namespace vt
