@@ -129,7 +129,13 @@ def test_learning_from_use(tiny: Any, tiny_split: Any) -> None:
         assert take(llm, PROMPTS[0], 60, temp=0.0) == text
         # at most the draft beyond the last token is rejected
         assert llm.stats.rejected - before <= 1 < before
-        assert np.array_equal(llm.learned_token_set(decay=0.0).ids, first.ids)
+        # used again, each token counts again, and once only
+        again = llm.learned_token_set()
+        assert again.provenance["learned"] == {
+            str(t): n + text.count(int(t)) for t, n in counts.items()
+        }
+        llm.set_token_set(again)
+        assert llm.learned_token_set().provenance == again.provenance
     with contextlib.closing(TailoredLlama(core, mode="exact", token_set=first, **COMMON)) as llm:
         half = llm.learned_token_set(decay=0.5, least=0.0)
         assert half.provenance["learned"] == {t: n / 2 for t, n in counts.items()}

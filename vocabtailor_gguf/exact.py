@@ -31,7 +31,6 @@ class Exact:
             buffer of some MB at each verification.
         max_block: Tokens drafted at once, 1 to 16; 1 where the context's memory cannot drop its
             last tokens.
-        stop: Tokens after which nothing is drafted.
 
     Raises:
         BadFileError: The whole head cannot be read.
@@ -44,7 +43,6 @@ class Exact:
         *,
         placement: Placement,
         max_block: int = MAX_BLOCK,
-        stop: Sequence[int] = (),
     ) -> None:
         places = get_args(Placement)  # in the order of vt_placement
         if placement not in places:
@@ -53,9 +51,16 @@ class Exact:
         _native.call("vt_exact_new", hook.handle, places.index(placement), max_block, out)
         self._handle: Any = _native.ffi.gc(out[0], _native.lib().vt_exact_free)
         self._needs: Any = hook.handle  # lives as long as this
-        ids = token_array(stop)
+
+    def watch(self, tokens: Sequence[int]) -> None:
+        """Let `missed` count tokens although the active set has them, beside earlier ones.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+        """
+        ids = token_array(tokens)
         pointer = _native.ffi.from_buffer("int32_t[]", ids)
-        _native.call("vt_exact_stop_at", self._handle, pointer, ids.size)
+        _native.call("vt_exact_watch", self._handle, pointer, ids.size)
 
     def begin(self, chain: Any) -> None:
         """Start with a ctypes llama_sampler chain, which is cloned.
@@ -89,7 +94,10 @@ class Exact:
         return int(token[0])
 
     def missed(self) -> dict[int, int]:
-        """Return the tokens that were chosen although the active set lacked them, and how often."""
+        """Return the tokens that were given although the active set lacked them, and how often.
+
+        Watched ones, too.
+        """
         n = _native.ffi.new("size_t *")
         null = _native.ffi.NULL
         _native.call("vt_exact_missed", self._handle, null, null, 0, n)

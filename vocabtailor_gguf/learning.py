@@ -12,6 +12,19 @@ from vocabtailor_gguf.token_set import TokenSet
 _KEY = "learned"  # in the provenance: {token: count}
 
 
+def learned_counts(token_set: TokenSet | None) -> dict[int, float]:
+    """Return the tokens that a set has learned, and their counts.
+
+    Raises:
+        VocabTailorError: The provenance is wrong.
+    """
+    counts = {} if token_set is None else token_set.provenance.get(_KEY, {})
+    try:
+        return {int(t): float(n) for t, n in dict(counts).items()}
+    except (TypeError, ValueError) as e:
+        raise VocabTailorError(f"token set: {_KEY}: expected counts of tokens") from e
+
+
 def learned(
     base: TokenSet | None,
     missed: Mapping[int, int],
@@ -24,7 +37,7 @@ def learned(
 
     Args:
         base: The set that was used; counts of what it learned before go on.
-        missed: Tokens that it lacked, and how often each was wanted.
+        missed: Tokens that it lacked, or had learned, and how often each was wanted since.
         tokenizer: Fingerprint of the tokenizer.
         decay: Factor on earlier counts, 0 to 1.
         least: Learned tokens whose count falls below it are dropped.
@@ -34,17 +47,9 @@ def learned(
     """
     if not 0 <= decay <= 1 or not least >= 0:
         raise VocabTailorError(f"decay {decay}, least {least}: expected 0 to 1, and 0 or more")
-    counts: dict[int, float] = {}
-    ids: set[int] = set()
-    provenance: dict[str, object] = {}
-    if base is not None:
-        provenance = dict(base.provenance)
-        earlier = provenance.get(_KEY, {})
-        try:
-            counts = {int(t): decay * float(n) for t, n in dict(earlier).items()}  # type: ignore[call-overload]
-        except (TypeError, ValueError) as e:
-            raise VocabTailorError(f"token set: {_KEY}: expected counts of tokens") from e
-        ids = set(base.ids.tolist()) - set(counts)
+    counts = {token: decay * n for token, n in learned_counts(base).items()}
+    ids = set() if base is None else set(base.ids.tolist()) - set(counts)
+    provenance = {} if base is None else dict(base.provenance)
     for token, n in missed.items():
         if token not in ids:
             counts[token] = counts.get(token, 0.0) + n

@@ -17,7 +17,7 @@ from vocabtailor_gguf._scores import LastPosition, LazyScores
 from vocabtailor_gguf._split_llama import SplitLlama, not_supported
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.exact import MAX_BLOCK, Exact, Placement
-from vocabtailor_gguf.learning import learned
+from vocabtailor_gguf.learning import learned, learned_counts
 from vocabtailor_gguf.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.store import VocabStore, token_array
 from vocabtailor_gguf.token_set import TokenSet
@@ -92,6 +92,8 @@ class TailoredLlama(SplitLlama):
         self._prompt = _NO_TOKENS
         self._exact: Exact | None = None
         self._exact_sampler: Any = None  # whose chain the exact mode has cloned
+        self._counted: dict[int, int] = {}  # what had been missed when the token set was put in
+        self._n_left: int | None = None  # tokens that the request may still ask for
         self._variants: Variants | None = None
         self._bias: dict[int, float] = {}  # of the request
         super().__init__(model_path, vocab_path=vocab_path, **kwargs)
@@ -112,11 +114,8 @@ class TailoredLlama(SplitLlama):
         window = llama_cpp.llama_model_n_swa(self._core.model)
         keeps_all = window == 0 or bool(self.context_params.swa_full)
         can_roll_back = keeps_all and not (self._is_recurrent or self._is_hybrid)
-        vocab = self._model.vocab
-        ends = [i for i in range(self.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, i)]
-        return Exact(
-            self._hook, placement=placement, max_block=MAX_BLOCK if can_roll_back else 1, stop=ends
-        )
+        max_block = MAX_BLOCK if can_roll_back else 1
+        return Exact(self._hook, placement=placement, max_block=max_block)
 
     # ---- the active set ----
 
@@ -163,6 +162,9 @@ class TailoredLlama(SplitLlama):
                 ids = np.union1d(self._always_on, chosen.ids).astype(np.int32)
             self._head.set_static(ids)
             self.token_set = chosen
+            if self._exact is not None:
+                self._counted = self._exact.missed()
+                self._exact.watch(list(learned_counts(chosen)))
             self._append_prompt(self._prompt)
             if self.n_tokens:
                 self._head.append(np.ascontiguousarray(self._input_ids, dtype=np.int32))
@@ -180,11 +182,12 @@ class TailoredLlama(SplitLlama):
     ) -> TokenSet:
         """Return the token set of this model with the tokens that it turned out to lack.
 
-        Exact mode finds them at every token, tailored mode at those that are audited. Their counts
-        are kept in the provenance, so that sets can learn on from request to request and forget.
+        Exact mode finds them at every token, tailored mode at those that are audited. How often
+        they were needed since `set_token_set` is added to the counts in the provenance, so that
+        sets can learn on from request to request and forget.
 
         Args:
-            previous: A learned set whose counts go on; by default `token_set`, where it has any.
+            previous: A learned set whose counts go on; by default `token_set`.
             decay: Factor on the counts of `previous`.
             least: Learned tokens whose count falls below it are dropped.
 
@@ -193,7 +196,9 @@ class TailoredLlama(SplitLlama):
         """
         base = previous if previous is not None else self.token_set
         missed = {} if self._exact is None else self._exact.missed()
-        return learned(base, missed, self._store.tokenizer_sha256, decay=decay, least=least)
+        new = {t: n - self._counted.get(t, 0) for t, n in missed.items()}
+        new = {t: n for t, n in new.items() if n}
+        return learned(base, new, self._store.tokenizer_sha256, decay=decay, least=least)
 
     def _keep_learned(self) -> None:
         """Let learned tokens join the static rows, after those that are there."""
@@ -201,6 +206,7 @@ class TailoredLlama(SplitLlama):
         new = np.setdiff1d(np.fromiter(self._verifier.missed(), dtype=np.int32), static)
         if new.size:
             self._head.set_static(np.concatenate([static, new]))
+            self._verifier.watch(new.tolist())
 
     def audit_report(self) -> AuditReport:
         """Return what the audits of tailored mode found since the model was loaded."""
@@ -270,8 +276,12 @@ class TailoredLlama(SplitLlama):
         if sampler is not self._exact_sampler:
             self._verifier.begin(sampler.sampler)
             self._exact_sampler = sampler
+        # what nobody will ask for need not be drafted
+        n = MAX_BLOCK if self._n_left is None else min(self._n_left, MAX_BLOCK)
+        if self._n_left is not None:
+            self._n_left -= 1
         # a sampler for one token only: nothing else of a block would be asked for
-        return self._verifier.sample(self.n_tokens, max_block=MAX_BLOCK if self._sampler else 1)
+        return self._verifier.sample(self.n_tokens, max_block=max(n, 1) if self._sampler else 1)
 
     @property
     def _verifier(self) -> Exact:
@@ -302,7 +312,11 @@ class TailoredLlama(SplitLlama):
                     self._keep_learned()
 
     def _create_completion(
-        self, *args: Any, logit_bias: dict[int, float] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        max_tokens: int | None = 16,
+        logit_bias: dict[int, float] | None = None,
+        **kwargs: Any,
     ) -> Iterator[Any]:
         # llama_cpp.Llama makes a Python callback of a bias, which sees logits of all tokens
         bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
@@ -312,10 +326,12 @@ class TailoredLlama(SplitLlama):
                     f"logit_bias: id {token}, expected 0 to {self._store.n_vocab - 1}"
                 )
         self._bias = bias
+        self._n_left = max_tokens if max_tokens is not None and max_tokens > 0 else None
         try:
-            yield from super()._create_completion(*args, **kwargs)
+            yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
         finally:
             self._bias = {}
+            self._n_left = None
 
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("logits_processor") is not None:

@@ -250,8 +250,8 @@ typedef struct vt_exact_stats {
 vt_status vt_exact_new(vt_hook * hook, int32_t placement, size_t max_block, vt_exact ** out, char * err, size_t n_err);
 void      vt_exact_free(vt_exact * e);
 
-/* tokens after which nothing is drafted, such as those that end a text */
-vt_status vt_exact_stop_at(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
+/* tokens that vt_exact_missed counts although the active set has them, beside earlier ones */
+vt_status vt_exact_watch(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
 
 /* start with a chain; it is cloned, and the clone goes on. Tokens that the chain has accepted before must be in the head's
  * set, or its penalties must not raise logits. */
@@ -268,8 +268,8 @@ vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t 
 /* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change */
 vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
 
-/* tokens that were given, or found by an audit, although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
- * number in any case */
+/* tokens that were given, or found by an audit, although the active set lacked them, and watched ones that were given, ascending, and how often;
+ * writes up to n_ids, *n is their number in any case */
 vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 vt_status vt_exact_get_stats(const vt_exact * e, vt_exact_stats * out);

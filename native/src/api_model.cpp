@@ -187,11 +187,11 @@ VT_EXPORT void vt_exact_free(vt_exact * e) {
     delete e;
 }
 
-VT_EXPORT vt_status vt_exact_stop_at(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_exact_watch(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(e != nullptr && (n == 0 || tokens != nullptr), "exact and tokens must not be NULL");
         const lock l(e);
-        e->impl.stop_at(tokens, n);
+        e->impl.watch(tokens, n);
     });
 }
 

@@ -7,16 +7,17 @@
 namespace vt {
 
 exact::exact(hook & k, vt_placement placement, size_t max_block)
-    : m_hook(k), m_whole(*k.get_store(), placement), m_extra(*k.get_store()), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+    : m_hook(k), m_whole(*k.get_store(), placement), m_extra(*k.get_store()), m_vocab(llama_model_get_vocab(llama_get_model(k.context()))),
+      m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
 }
 
 int32_t exact::n_threads() const {
     return llama_n_threads(m_hook.context());
 }
 
-void exact::stop_at(const int32_t * tokens, size_t n) {
-    m_stop.assign(tokens, tokens + n);
-    std::sort(m_stop.begin(), m_stop.end());
+void exact::watch(const int32_t * tokens, size_t n) {
+    m_hook.get_store()->check_ids(tokens, n);
+    m_watched.insert(tokens, tokens + n);
 }
 
 void exact::begin(const llama_sampler * samplers) {
@@ -78,6 +79,15 @@ exact::step exact::new_step() const {
     return {std::vector<float>(hidden, hidden + n_embd()), chain(*m_chain), {}};
 }
 
+void exact::decode(const int32_t * tokens, size_t n, int32_t pos) {
+    const int64_t start = ggml_time_us();
+    m_hook.decode(tokens, n, pos, nullptr);
+    if (n == 1) {
+        m_decode_us += ggml_time_us() - start;
+        m_length.record_decode(ggml_time_us() - start);
+    }
+}
+
 void exact::draft(int32_t n_tokens, size_t n) {
     for (size_t i = 0; i < n; i++) {
         step s = new_step();
@@ -90,10 +100,10 @@ void exact::draft(int32_t n_tokens, size_t n) {
         m_chain->accept(token);
         s.token = token;
         m_steps.push_back(std::move(s));
-        if (i + 1 == n || std::binary_search(m_stop.begin(), m_stop.end(), token)) {
+        if (i + 1 == n || llama_vocab_is_eog(m_vocab, token)) {
             break;
         }
-        m_hook.decode(&token, 1, n_tokens + static_cast<int32_t>(i), nullptr);
+        decode(&token, 1, n_tokens + static_cast<int32_t>(i));
     }
 }
 
@@ -140,6 +150,7 @@ size_t exact::verify() {
 // draft a block and verify it; without a step where the chain cannot decide on a part of the vocabulary
 void exact::run_block(int32_t n_tokens, size_t n) {
     const int64_t start = ggml_time_us();
+    m_decode_us         = 0;
     try {
         draft(n_tokens, n);
         if (m_steps.empty()) {
@@ -149,7 +160,7 @@ void exact::run_block(int32_t n_tokens, size_t n) {
         const size_t  n_drafted = m_steps.size();
         const size_t  n_true    = verify();
         const int64_t verified  = ggml_time_us();
-        m_length.record(n_drafted, n_true, drafted - start, verified - drafted);
+        m_length.record_block(n_drafted, n_true, drafted - start - m_decode_us, verified - drafted);
         m_stats.n_blocks++;
         m_stats.n_drafted += n_drafted;
         m_stats.t_draft_us += drafted - start;
@@ -164,6 +175,13 @@ void exact::run_block(int32_t n_tokens, size_t n) {
     m_hook.restore(m_steps[0].hidden.data());  // the text is not further yet
 }
 
+// whether the active set was without a token when the chain began; what it lacked has joined its end since, if anything
+bool exact::lacked(int32_t token) const {
+    const head &                 h   = *m_hook.get_head();
+    const std::vector<int32_t> & ids = h.ids();
+    return !h.contains(token) || std::find(ids.begin() + static_cast<std::ptrdiff_t>(std::min(m_n_base, ids.size())), ids.end(), token) != ids.end();
+}
+
 int32_t exact::sample(int32_t n_tokens, size_t max_block) {
     if (!m_chain) {
         throw error(VT_ERROR_ARGUMENT, "no chain: call vt_exact_begin first");
@@ -176,20 +194,22 @@ int32_t exact::sample(int32_t n_tokens, size_t max_block) {
         m_pos               = n_tokens;
         const int32_t room  = static_cast<int32_t>(llama_n_ctx(m_hook.context())) - n_tokens;
         const size_t  limit = std::min({m_max_block, std::max<size_t>(max_block, 1), static_cast<size_t>(std::max(room, 1))});
-        if (m_chain->can_decide_on_part()) {
-            run_block(n_tokens, m_length.next(limit));
+        const size_t  n     = m_chain->can_decide_on_part() ? m_length.next(limit) : 0;
+        if (n > 0) {
+            run_block(n_tokens, n);
         }
         if (m_steps.empty()) {
-            step s  = new_step();
-            s.token = decide_on_all(*m_chain, s.hidden.data());
+            const int64_t start = ggml_time_us();
+            step          s     = new_step();
+            s.token             = decide_on_all(*m_chain, s.hidden.data());
+            m_length.record_whole(ggml_time_us() - start);
             m_chain->accept(s.token);
             m_steps.push_back(std::move(s));
         }
     }
     m_stats.n_tokens++;
-    const int32_t                token = m_steps[m_n_given++].token;
-    const std::vector<int32_t> & ids   = m_hook.get_head()->ids();
-    if (std::find(ids.begin() + static_cast<std::ptrdiff_t>(std::min(m_n_base, ids.size())), ids.end(), token) != ids.end()) {
+    const int32_t token = m_steps[m_n_given++].token;
+    if (lacked(token) || m_watched.count(token) > 0) {
         m_missed[token]++;
     }
     return token;
@@ -205,7 +225,7 @@ void exact::eval(const int32_t * tokens, size_t n, int32_t pos) {
         drop_block();
     }
     llama_memory_seq_rm(llama_get_memory(m_hook.context()), 0, pos, -1);
-    m_hook.decode(tokens, n, pos, nullptr);
+    decode(tokens, n, pos);
 }
 
 int32_t exact::audit(const llama_sampler * samplers) {

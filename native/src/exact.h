@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 namespace vt {
@@ -24,8 +25,8 @@ class exact {
     // max_block: 1 where the context's memory cannot be rolled back
     exact(hook & k, vt_placement placement, size_t max_block);
 
-    // tokens after which nothing is drafted, such as the end of text
-    void stop_at(const int32_t * tokens, size_t n);
+    // tokens that are counted although the active set has them
+    void watch(const int32_t * tokens, size_t n);
 
     // a new text or a new chain, whose samplers are cloned
     void begin(const llama_sampler * samplers);
@@ -39,7 +40,7 @@ class exact {
     // the token that the samplers would choose now from the whole vocabulary; nothing changes
     int32_t audit(const llama_sampler * samplers);
 
-    // tokens that were given and that the active set lacked when their chain began, and how often
+    // tokens that were given and that the active set lacked when their chain began, or that are watched, and how often
     const std::map<int32_t, uint64_t> & missed() const { return m_missed; }
 
     vt_exact_stats stats() const;
@@ -56,19 +57,21 @@ class exact {
     hook &                      m_hook;
     whole_head                  m_whole;
     head                        m_extra;  // rows that a scan has listed
+    const llama_vocab *         m_vocab;
     size_t                      m_max_block;
     std::unique_ptr<chain>      m_chain;
     std::vector<step>           m_steps;  // of the block
     size_t                      m_n_given = 0;
     size_t                      m_n_base  = 0;  // rows of the active set when the chain began
     int32_t                     m_pos     = 0;  // of the first step's token
-    std::vector<int32_t>        m_stop;         // ascending
     block_length                m_length;
     candidates                  m_candidates;
     std::vector<float>          m_logits;
     std::vector<scan_hit>       m_hits;
     std::map<int32_t, uint64_t> m_missed;
-    vt_exact_stats              m_stats = {};
+    std::set<int32_t>           m_watched;
+    int64_t                     m_decode_us = 0;  // in the block's draft
+    vt_exact_stats              m_stats     = {};
 
     int32_t n_threads() const;
     size_t  n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
@@ -82,6 +85,8 @@ class exact {
 
     step   new_step() const;
     void   run_block(int32_t n_tokens, size_t n);
+    bool   lacked(int32_t token) const;
+    void   decode(const int32_t * tokens, size_t n, int32_t pos);
     void   draft(int32_t n_tokens, size_t n);
     size_t verify();
     void   drop_block();
