@@ -7,13 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import TinySplit
+from gguf import GGUFReader
 from gguf.constants import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
+from gguf.quants import (
+    dequantize,
+    quant_shape_from_byte_shape,
+    quant_shape_to_byte_shape,
+    quantize,
+)
+from headbench import TABLES, cached_benches
 
 from vocabtailor_gguf import _native
 from vocabtailor_gguf.errors import VocabTailorError
 
 Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+Q8_0 = GGMLQuantizationType.Q8_0
+Q4_0 = GGMLQuantizationType.Q4_0
+Q5_0 = GGMLQuantizationType.Q5_0
+Q4_K = GGMLQuantizationType.Q4_K
+Q6_K = GGMLQuantizationType.Q6_K
 
 
 def kernels() -> list[str]:
@@ -25,23 +40,25 @@ def kernels() -> list[str]:
 
 def scan(
     kernel: str | None,
-    rows: npt.NDArray[np.uint8],
+    kind: GGMLQuantizationType,
+    rows: Bytes,
     hidden: Floats,
     thresholds: Floats,
     threads: int,
 ) -> tuple[dict[tuple[int, int], float], Floats]:
-    n_rows, n_bytes = rows.shape
+    n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, kind)
     n_states = len(hidden)
     hits = _native.ffi.new("vt_scan_hit[]", n_rows * n_states)
     n = _native.ffi.new("size_t *")
     margins = np.empty(n_states, dtype=np.float32)
     view = _native.ffi.from_buffer
     _native.call(
-        "vt_scan_q8_0",
+        "vt_scan",
         _native.ffi.NULL if kernel is None else kernel.encode(),
+        int(kind),
         view("uint8_t[]", np.ascontiguousarray(rows)),
         n_rows,
-        n_bytes // 34 * 32,
+        n_embd,
         view("float[]", np.ascontiguousarray(hidden)),
         n_states,
         view("float[]", thresholds),
@@ -56,60 +73,147 @@ def scan(
     return {f[:2]: f[2] for f in found}, margins
 
 
-def logits_of(rows: npt.NDArray[np.uint8], hidden: Floats) -> npt.NDArray[np.float64]:
+def rows_of(kind: GGMLQuantizationType, n_rows: int, n_embd: int, seed: int) -> Bytes:
+    """Random rows as ggml quantises them: (n_rows, bytes)."""
+    values = np.random.default_rng(seed).standard_normal((n_rows, n_embd), np.float32)
+    return requantize(values.view(np.uint8), GGMLQuantizationType.F32, kind)
+
+
+def requantize(rows: Bytes, source: GGMLQuantizationType, kind: GGMLQuantizationType) -> Bytes:
+    n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, source)
+    shape = quant_shape_to_byte_shape((n_rows, n_embd), kind)
+    out = np.empty(shape, dtype=np.uint8)
+    view = _native.ffi.from_buffer
+    _native.call(
+        "vt_requantize",
+        int(source),
+        view("uint8_t[]", rows),
+        rows.size,
+        int(kind),
+        view("uint8_t[]", out),
+        out.size,
+        n_rows,
+        n_embd,
+        1,
+    )
+    return out
+
+
+def rounded(hidden: Floats, kind: GGMLQuantizationType) -> npt.NDArray[np.float64]:
+    """States as ggml's product with rows of a type sees them, in blocks of 32 or 256 int8."""
+    if kind in (Q8_0, Q4_0):
+        return dequantize(quantize(hidden, Q8_0), Q8_0).astype(np.float64)
+    blocks = hidden.reshape(-1, 256)
+    at = np.abs(blocks).argmax(axis=1)
+    most = blocks[np.arange(len(blocks)), at][:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.float32(-127) / most
+        quants = np.where(most == 0, 0, np.minimum(127, np.rint(inverse * blocks)))
+        scales = np.where(most == 0, 0, np.float32(1) / inverse)
+    return (quants.astype(np.float64) * scales.astype(np.float64)).reshape(hidden.shape)
+
+
+def logits_of(rows: Bytes, kind: GGMLQuantizationType, hidden: Floats) -> npt.NDArray[np.float64]:
     """(n_rows, n_states): what ggml's integers give when nothing is rounded."""
-    q8 = GGMLQuantizationType.Q8_0
-    weights = dequantize(rows, q8).astype(np.float64)
-    return weights @ dequantize(quantize(hidden, q8), q8).astype(np.float64).T
+    return dequantize(rows, kind).astype(np.float64) @ rounded(hidden, kind).T
 
 
 @pytest.mark.parametrize("kernel", kernels())
-@pytest.mark.parametrize("n_embd", [32, 64, 96, 576, 640])
+@pytest.mark.parametrize(
+    ("kind", "n_embd"),
+    [
+        *((Q8_0, n) for n in (32, 64, 96, 576, 640)),
+        *((Q4_0, n) for n in (32, 96, 640)),
+        *((kind, n) for kind in (Q4_K, Q6_K) for n in (256, 768)),
+    ],
+)
 @pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 8, 9, 15, 16])
-def test_kernels_agree_with_the_product(kernel: str, n_embd: int, n_states: int) -> None:
-    rng = np.random.default_rng(n_embd + n_states)
-    rows = quantize(rng.standard_normal((203, n_embd), np.float32), GGMLQuantizationType.Q8_0)
-    hidden = rng.standard_normal((n_states, n_embd), np.float32)
-    exact = logits_of(rows, hidden)
+def test_kernels_agree_with_the_product(
+    kernel: str, kind: GGMLQuantizationType, n_embd: int, n_states: int
+) -> None:
+    rows = rows_of(kind, 203, n_embd, n_states)
+    hidden = np.random.default_rng(n_embd).standard_normal((n_states, n_embd), np.float32)
+    exact = logits_of(rows, kind, hidden)
     everything = np.full(n_states, -np.inf, dtype=np.float32)
-    values, margins = scan(kernel, rows, hidden, everything, 1)
+    values, margins = scan(kernel, kind, rows, hidden, everything, 1)
     assert len(values) == exact.size
     for (row, state), value in values.items():
         assert abs(value - exact[row, state]) <= margins[state]
-    assert (margins < 1e-3 * np.abs(exact).max()).all()
+    # minima of their own make the parts of a logit larger than their sum
+    assert (margins < (2e-3 if kind == Q4_K else 1e-3) * np.abs(exact).max()).all()
     thresholds = np.quantile(exact, 0.95, axis=0).astype(np.float32)
     for threads in (1, 2, 3):
-        hits, _ = scan(kernel, rows, hidden, thresholds, threads)
+        hits, _ = scan(kernel, kind, rows, hidden, thresholds, threads)
         assert hits == {k: v for k, v in values.items() if v >= thresholds[k[1]]}
 
 
 @pytest.mark.parametrize("kernel", kernels())
-def test_extreme_weights(kernel: str) -> None:
+@pytest.mark.parametrize("kind", [Q8_0, Q4_0, Q4_K, Q6_K])
+def test_extreme_weights(kernel: str, kind: GGMLQuantizationType) -> None:
+    """Any bytes but for the scales: quants that no quantiser writes, zero and tiny scales."""
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 256, (64, 4, 34), dtype=np.uint8)
-    rows[:, :, :2] = np.float16([0.5]).view(np.uint8)
-    rows[0, :, 2:] = 0x80  # -128 everywhere, which no quantiser writes
-    rows[1, :, :2] = 0  # zero scales
-    rows[2, :, :2] = np.array([1, 0], dtype=np.uint8)  # the smallest scale
-    hidden = rng.standard_normal((3, 128)).astype(np.float32)
+    size = quant_shape_to_byte_shape((1, 1024), kind)[1]
+    block = {Q8_0: 34, Q4_0: 18, Q4_K: 144, Q6_K: 210}[kind]
+    where = {Q8_0: [0], Q4_0: [0], Q4_K: [0, 2], Q6_K: [208]}[kind]  # of fp16 numbers
+    rows = rng.integers(0, 256, (64, size // block, block), dtype=np.uint8)
+    for at in where:
+        rows[:, :, at : at + 2] = np.float16([0.5]).view(np.uint8)
+        rows[1, :, at : at + 2] = 0
+        rows[2, :, at : at + 2] = np.array([1, 0], dtype=np.uint8)  # the smallest
+    first = where[-1] + 2 if kind != Q6_K else 0
+    rows[0, :, first : 208 if kind == Q6_K else block] = 0x80
+    rows[3, :, first : 208 if kind == Q6_K else block] = 0xFF
+    hidden = rng.standard_normal((3, 1024)).astype(np.float32)
     hidden[1] = 0.0
     hidden[2] *= 1e4
     flat = rows.reshape(64, -1)
-    exact = logits_of(flat, hidden)
-    values, margins = scan(kernel, flat, hidden, np.full(3, -np.inf, np.float32), 2)
+    exact = logits_of(flat, kind, hidden)
+    values, margins = scan(kernel, kind, flat, hidden, np.full(3, -np.inf, np.float32), 2)
+    assert len(values) == exact.size
     for (row, state), value in values.items():
         assert abs(value - exact[row, state]) <= margins[state]
     assert margins[1] == pytest.approx(0.0, abs=1e-30)
-    nothing, _ = scan(kernel, flat, hidden, np.full(3, np.inf, np.float32), 1)
+    nothing, _ = scan(kernel, kind, flat, hidden, np.full(3, np.inf, np.float32), 1)
     assert nothing == {}
+
+
+SCANNED = [n for n in TABLES if n.startswith(("Q8_0", "Q4_0", "Q4_K", "Q6_K"))]
+
+
+@pytest.mark.parametrize("table", [n for n in SCANNED if "llama" in TABLES[n][0]])
+def test_margins_cover_ggmls_product(tiny_split: TinySplit, table: str) -> None:
+    """Whether ggml interleaves the rows or not."""
+    b = cached_benches(tiny_split)(table)
+    tensors = {t.name: t for t in GGUFReader(b.store.path).tensors}
+    head = tensors.get("output.weight", tensors["token_embd.weight"])
+    n = len(b.hidden)
+    products = [b.all_rows.compute(b.hidden[i : i + 1], n_threads=1)[0] for i in range(n)]
+    for kernel in kernels():
+        everything = np.full(n, -np.inf, dtype=np.float32)
+        found, margins = scan(kernel, head.tensor_type, head.data, b.hidden, everything, 1)
+        for (row, state), value in found.items():
+            assert abs(value - products[state][row]) <= margins[state]
 
 
 def test_bad_arguments() -> None:
     rows = np.zeros((2, 34), dtype=np.uint8)
-    good: dict[str, Any] = {"rows": rows, "hidden": np.ones((1, 32), np.float32)}
+    good: dict[str, Any] = {"kind": Q8_0, "rows": rows, "hidden": np.ones((1, 32), np.float32)}
     one = np.zeros(1, np.float32)
     with pytest.raises(VocabTailorError, match="no such kernel"):
         scan("mmx", **good, thresholds=one, threads=1)
+    with pytest.raises(VocabTailorError, match="threads"):
+        scan(None, **good, thresholds=one, threads=0)
+    with pytest.raises(VocabTailorError, match="this type"):
+        scan(
+            None,
+            GGMLQuantizationType.Q5_0,
+            np.zeros((2, 22), np.uint8),
+            np.ones((1, 32), np.float32),
+            one,
+            1,
+        )
+    with pytest.raises(VocabTailorError, match="n_embd"):
+        scan(None, Q6_K, np.zeros((2, 0), np.uint8), np.ones((1, 0), np.float32), one, 1)
     with pytest.raises(VocabTailorError, match="1 to 16"):
-        scan(None, rows, np.ones((17, 32), np.float32), np.zeros(17, np.float32), 1)
+        scan(None, Q8_0, rows, np.ones((17, 32), np.float32), np.zeros(17, np.float32), 1)
     assert kernels()[-1] == "scalar"

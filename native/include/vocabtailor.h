@@ -201,7 +201,7 @@ typedef struct vt_hook_stats {
 
 vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out);
 
-/* ---- scan of a plain Q8_0 matrix, the kernel under exact mode ---- */
+/* ---- scan of a quantised matrix, the kernel under exact mode ---- */
 
 typedef struct vt_scan_hit {
     int32_t row;
@@ -213,11 +213,12 @@ typedef struct vt_scan_hit {
 const char * vt_scan_kernel(size_t i);
 
 /* every (row, state) whose logit is at least thresholds[state], by row, then state; writes up to n_hits, *n is their number
- * in any case. rows: (n_rows, n_embd / 32) Q8_0 blocks; hidden: (n_hidden, n_embd) f32, at most 16 states; kernel: a name of
- * vt_scan_kernel, or NULL for the best. margins: (n_hidden,), NULL or the bound of each state on |value - ggml's logit|. */
-vt_status vt_scan_q8_0(const char * kernel, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,
-                       const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n, float * margins, char * err,
-                       size_t n_err);
+ * in any case. type: a ggml_type, Q8_0, Q4_0, Q4_K or Q6_K; rows: (n_rows, n_embd) of that type; hidden: (n_hidden, n_embd)
+ * f32, at most 16 states; kernel: a name of vt_scan_kernel, or NULL for the best. margins: (n_hidden,), NULL or the bound of
+ * each state on |value - ggml's logit|. */
+vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,
+                  const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n, float * margins, char * err,
+                  size_t n_err);
 
 /* ---- exact mode: the whole vocabulary's tokens at nearly the active set's cost ---- */
 

@@ -37,7 +37,7 @@ double block_length::verify_us(size_t which) const {
     return best;
 }
 
-size_t block_length::next(size_t limit) {
+size_t block_length::next(size_t limit, bool or_none) {
     if (m_is_cold) {
         return 1;
     }
@@ -52,6 +52,9 @@ size_t block_length::next(size_t limit) {
             best_time = time;
             best      = size_t(1) << i;
         }
+    }
+    if (!or_none) {
+        return best;
     }
     // both ways are measured from time to time; while long blocks pay, the whole vocabulary is no rival
     const double whole = m_whole_us == 0.0 ? INFINITY : m_decode_us + m_whole_us;

@@ -16,8 +16,8 @@ class block_length {
   public:
     static constexpr size_t MAX = 16;
 
-    // tokens to draft, at most `limit`; 0: decide on the whole vocabulary
-    size_t next(size_t limit);
+    // tokens to draft, at most `limit`; 0, where that may be: decide on the whole vocabulary
+    size_t next(size_t limit, bool or_none);
 
     // the core decoded one token
     void record_decode(int64_t us);

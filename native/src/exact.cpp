@@ -7,8 +7,8 @@
 namespace vt {
 
 exact::exact(hook & k, vt_placement placement, size_t max_block)
-    : m_hook(k), m_whole(*k.get_store(), placement), m_extra(*k.get_store()), m_vocab(llama_model_get_vocab(llama_get_model(k.context()))),
-      m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+    : m_hook(k), m_whole(*k.get_store(), placement, llama_n_threads(k.context())), m_extra(*k.get_store()),
+      m_vocab(llama_model_get_vocab(llama_get_model(k.context()))), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
 }
 
 int32_t exact::n_threads() const {
@@ -24,6 +24,9 @@ void exact::begin(const llama_sampler * samplers) {
     std::unique_ptr<chain>     c(new chain(samplers));
     const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab));
     m_hook.get_head()->append(ids.data(), ids.size());
+    if (!c->can_decide_on_part()) {
+        m_whole.expect_logits();
+    }
     m_chain  = std::move(c);
     m_n_base = m_hook.get_head()->ids().size();
     m_steps.clear();
@@ -194,7 +197,7 @@ int32_t exact::sample(int32_t n_tokens, size_t max_block) {
         m_pos               = n_tokens;
         const int32_t room  = static_cast<int32_t>(llama_n_ctx(m_hook.context())) - n_tokens;
         const size_t  limit = std::min({m_max_block, std::max<size_t>(max_block, 1), static_cast<size_t>(std::max(room, 1))});
-        const size_t  n     = m_chain->can_decide_on_part() ? m_length.next(limit) : 0;
+        const size_t  n     = m_chain->can_decide_on_part() ? m_length.next(limit, m_whole.has_logits()) : 0;
         if (n > 0) {
             run_block(n_tokens, n);
         }

@@ -37,6 +37,8 @@ class head {
 
     // whether rows keep the file's own layout, as they do unless ggml interleaves them; and these rows, or NULL
     bool            is_plain() const;
+    // whether it is that, or interleaved: no other arithmetic, as AMX tiles would be
+    bool            is_known_layout() const { return !m_whole; }
     const uint8_t * plain_rows() const;
 
     // logits: (n_hidden, n_rows)

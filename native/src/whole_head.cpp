@@ -1,5 +1,6 @@
 #include "whole_head.h"
 
+#include "checked.h"
 #include "quantize.h"
 
 #include <ggml.h>
@@ -22,20 +23,24 @@ double norm(const float * x, size_t n) {
     return std::sqrt(sum) * (1.0 + 0x1p-40);  // rounded up
 }
 
+std::vector<int32_t> ids_from(size_t first, size_t n) {
+    std::vector<int32_t> ids(n);
+    std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+    return ids;
+}
+
 // of the rows as ggml dequantises them
-double max_row_norm(store & s) {
+double max_row_norm(store & s, int32_t n_threads) {
     const table &        t      = s.get_table(VT_TABLE_HEAD);
     const size_t         n_cols = static_cast<size_t>(t.n_cols);
-    std::vector<int32_t> ids(CHUNK_ROWS);
     std::vector<uint8_t> rows(CHUNK_ROWS * t.row_bytes);
     std::vector<float>   values(CHUNK_ROWS * n_cols);
     double               most = 0.0;
     for (int64_t first = 0; first < t.n_rows; first += static_cast<int64_t>(CHUNK_ROWS)) {
         const size_t n = std::min(CHUNK_ROWS, static_cast<size_t>(t.n_rows - first));
-        std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-        s.read_rows(t, ids.data(), n, rows.data());
+        s.read_rows(t, ids_from(static_cast<size_t>(first), n).data(), n, rows.data());
         requantize(t.type, rows.data(), n * t.row_bytes, GGML_TYPE_F32, reinterpret_cast<uint8_t *>(values.data()), n * n_cols * sizeof(float),
-                   static_cast<int64_t>(n), t.n_cols, 1);
+                   static_cast<int64_t>(n), t.n_cols, n_threads);
         for (size_t i = 0; i < n; i++) {
             most = std::max(most, norm(values.data() + i * n_cols, n_cols));
         }
@@ -45,37 +50,93 @@ double max_row_norm(store & s) {
 
 }  // namespace
 
-whole_head::whole_head(store & s, vt_placement placement) : m_store(s), m_streamed(placement == VT_PLACEMENT_STREAMED), m_head(s) {
-    if (!m_streamed) {
-        m_head.set_all(placement == VT_PLACEMENT_MAPPED);
+whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m_store(s), m_placement(placement), m_head(s) {
+    const vt_store_info & info = s.info();
+    // a bias of each row comes after the product, which the scan compares
+    if (m_head.is_known_layout() && !info.has_bias && info.logit_scale > 0.0f) {
+        m_scan_rows.format = find_scan_format(info.head_type);
     }
-    const vt_store_info & info         = s.info();
-    // a soft cap, a scale and a bias come after the product, which the scan compares
-    const bool            product_only = info.logit_softcap == 0.0f && info.logit_scale == 1.0f && !info.has_bias;
-    m_max_row_norm                     = max_row_norm(s);
-    m_scannable                        = product_only && info.head_type == GGML_TYPE_Q8_0 && m_head.is_plain() && std::isfinite(m_max_row_norm);
+    // interleaved rows are for logits alone, once the scan has its own
+    if (m_placement != VT_PLACEMENT_STREAMED && (m_head.is_plain() || !uses_kernel())) {
+        expect_logits();
+    }
+    if (uses_kernel()) {
+        place_scan_rows();
+        m_max_row_norm = 0.0;
+        for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(info.n_vocab), [&](size_t first, size_t n) {
+            read(first, n);
+            m_max_row_norm = std::max(m_max_row_norm, scan_max_row_norm(m_scan_rows, n_threads));
+        });
+        if (!std::isfinite(m_max_row_norm)) {
+            m_scan_rows = {};
+            expect_logits();
+        }
+    } else {
+        m_max_row_norm = max_row_norm(s, n_threads);
+    }
+}
+
+void whole_head::expect_logits() {
+    if (m_in_chunks && m_placement != VT_PLACEMENT_STREAMED) {
+        m_head.set_all(m_placement == VT_PLACEMENT_MAPPED);
+        m_in_chunks = false;
+    }
+}
+
+// the rows as they lie in the file: those that ggml multiplies, pages of the file, or a copy
+void whole_head::place_scan_rows() {
+    const table & t      = m_store.get_table(VT_TABLE_HEAD);
+    const size_t  n_rows = static_cast<size_t>(t.n_rows);
+    m_scan_rows.n_embd   = static_cast<size_t>(t.n_cols);
+    m_scan_rows.n_rows   = t.n_rows;
+    if (m_placement == VT_PLACEMENT_STREAMED) {
+        return;
+    }
+    if (m_head.plain_rows() != nullptr && !m_in_chunks) {
+        m_scan_rows.rows = m_head.plain_rows();
+    } else if (m_placement == VT_PLACEMENT_MAPPED) {
+        m_map.reset(new mapping(m_store.path(), t.offset, checked_mul(t.row_bytes, n_rows)));
+        m_scan_rows.rows = m_map->data();
+    } else {
+        m_rows.resize(n_rows * t.row_bytes);
+        m_store.read_rows(t, ids_from(0, n_rows).data(), n_rows, m_rows.data());
+        m_scan_rows.rows = m_rows.data();
+    }
+}
+
+// a chunk of the rows for the scan, where they are streamed
+void whole_head::read(size_t first, size_t n) {
+    if (m_placement != VT_PLACEMENT_STREAMED) {
+        return;
+    }
+    const table & t = m_store.get_table(VT_TABLE_HEAD);
+    m_rows.resize(n * t.row_bytes);
+    m_store.read_rows(t, ids_from(first, n).data(), n, m_rows.data());
+    m_scan_rows.rows   = m_rows.data();
+    m_scan_rows.n_rows = static_cast<int64_t>(n);
 }
 
 template <typename F> void whole_head::for_each_chunk(size_t chunk, F && use) {
-    const size_t         n_rows = static_cast<size_t>(m_store.info().n_vocab);
-    std::vector<int32_t> ids;
+    const size_t n_rows = static_cast<size_t>(m_store.info().n_vocab);
     for (size_t first = 0; first < n_rows;) {
         // the last chunk takes what is left, so that no product reads past the last row
         const size_t n = n_rows - first < 2 * chunk ? n_rows - first : chunk;
-        if (m_streamed) {
-            ids.resize(n);
-            std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-            m_head.set_static(ids.data(), n);
-        }
         use(first, n);
         first += n;
     }
 }
 
+size_t whole_head::bring(size_t first, size_t n) {
+    if (!m_in_chunks) {
+        return first;
+    }
+    m_head.set_static(ids_from(first, n).data(), n);
+    return 0;
+}
+
 void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
-    const size_t n_rows = static_cast<size_t>(m_store.info().n_vocab);
-    for_each_chunk(m_streamed ? CHUNK_ROWS : n_rows,
-                   [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, at(first), n, out + first); });
+    for_each_chunk(m_in_chunks ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab),
+                   [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, bring(first, n), n, out + first); });
 }
 
 // ggml sums in another order for several states than for one. Both sums have the same n_embd products, of rows and of
@@ -91,26 +152,42 @@ float whole_head::margin(const float * hidden, float threshold) const {
     return static_cast<float>(scale * 2.0 * gamma * length * m_max_row_norm + 64.0 * u * (1.0 + std::fabs(static_cast<double>(threshold))));
 }
 
+// the product of a row and a state from which on the logit may reach a threshold: a scale and a soft cap undone
+float whole_head::product_threshold(float threshold) const {
+    const vt_store_info & info  = m_store.info();
+    const double          slack = 64.0 * 0x1p-24;  // some units in the last place for each step after the product
+    double                x     = static_cast<double>(threshold);
+    if (info.logit_softcap != 0.0f) {
+        const double cap = static_cast<double>(info.logit_softcap);
+        const double y   = (x - slack * (cap + std::fabs(x))) / cap;
+        x                = y <= -1.0 ? -INFINITY : y >= 1.0 ? INFINITY : cap * std::atanh(y);
+    }
+    if (info.logit_scale != 1.0f) {
+        x = (x - slack * (1.0 + std::fabs(x))) / static_cast<double>(info.logit_scale);
+    }
+    return std::nextafter(static_cast<float>(x), -INFINITY);
+}
+
 void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
     hits.clear();
-    if (m_scannable) {
-        scan(hidden, n_hidden, thresholds, n_threads, hits);
+    if (uses_kernel()) {
+        scan_all(hidden, n_hidden, thresholds, n_threads, hits);
     } else {
         multiply(hidden, n_hidden, thresholds, n_threads, hits);
     }
 }
 
-void whole_head::scan(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
-    const size_t       n_rows = static_cast<size_t>(m_store.info().n_vocab);
-    const scan_states  states(n_embd, hidden, n_hidden);
+    const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden);
     std::vector<float> lowered(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
-        lowered[i] = std::nextafter(thresholds[i] - states.margin(i, m_max_row_norm), -INFINITY);
+        lowered[i] = std::nextafter(product_threshold(thresholds[i]) - states.margin(i, m_max_row_norm), -INFINITY);
     }
-    for_each_chunk(m_streamed ? CHUNK_ROWS : n_rows, [&](size_t first, size_t n) {
+    for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab), [&](size_t first, size_t n) {
         const size_t before = hits.size();
-        scan_q8_0(m_head.plain_rows(), static_cast<int64_t>(n), states, lowered.data(), n_threads, hits);
+        read(first, n);
+        scan(m_scan_rows, states, lowered.data(), n_threads, hits);
         for (size_t i = before; i < hits.size(); i++) {
             hits[i].row += static_cast<int32_t>(first);
         }
@@ -125,7 +202,7 @@ void whole_head::multiply(const float * hidden, size_t n_hidden, const float * t
     }
     for_each_chunk(CHUNK_ROWS, [&](size_t first, size_t n) {
         m_chunk.resize(n * n_hidden);
-        m_head.compute_range(hidden, n_hidden, n_threads, at(first), n, m_chunk.data());
+        m_head.compute_range(hidden, n_hidden, n_threads, bring(first, n), n, m_chunk.data());
         for (size_t row = 0; row < n; row++) {
             for (size_t i = 0; i < n_hidden; i++) {
                 const float value = m_chunk[i * n + row];

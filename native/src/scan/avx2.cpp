@@ -30,6 +30,11 @@ TARGET static inline __m256i dot_add(__m256i acc, __m256i w, __m256i u, __m256i 
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+// at most 63 * 127 * 2
+TARGET static inline __m256i dot_unsigned(__m256i acc, __m256i u, __m256i h) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, h), _mm256_set1_epi16(1)));
+}
+
 #    include "avx2_rows.h"
 
 const scan_kernel scan_kernel_avx2 = {"avx2", supported, layout, run};

@@ -1,20 +1,30 @@
-// The loops shared by the two 256-bit kernels. The includer defines TARGET, and
-// dot_start / dot_weights / dot_add for its instruction family.
+// The loops shared by the two 256-bit kernels. The includer defines TARGET, dot_unsigned, and for signed weights dot_start,
+// dot_weights and dot_add for its instruction family.
 
-typedef int16_t __attribute__((may_alias, aligned(1))) i16_any;
-typedef int32_t __attribute__((may_alias, aligned(1))) i32_any;
-typedef int64_t __attribute__((may_alias, aligned(1))) i64_any;
+typedef int16_t __attribute__((may_alias, aligned(1)))  i16_any;
+typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
+typedef int32_t __attribute__((may_alias, aligned(1)))  i32_any;
+typedef int64_t __attribute__((may_alias, aligned(1)))  i64_any;
+typedef float __attribute__((may_alias, aligned(1)))    float_any;
 
 static constexpr int PREFETCH_TILES = 2;  // tiles ahead; a prefetch past the end does not fault
 
-static scan_layout layout(int n_states) {
-    return {32, n_states <= 1 ? 1 : n_states <= 2 ? 2 : n_states <= 4 ? 4 : 8, n_states <= 8 ? 1 : 2};
+TARGET static inline float load_fp16(const uint8_t * p) {
+    return _cvtsh_ss(*(const u16_any *) p);
 }
 
-__attribute__((noinline, cold)) static void emit(const scan_job & job, int64_t row, int group, unsigned mask, const float * lanes) {
+#include "expand.h"
+
+static scan_layout layout(int n_states, int group) {
+    const int least = 32 / group;
+    const int side  = n_states <= 1 ? 1 : n_states <= 2 ? 2 : n_states <= 4 ? 4 : 8;
+    return {32, side < least ? least : side, n_states <= 8 ? 1 : 2};
+}
+
+__attribute__((noinline, cold)) static void emit(const scan_job & job, int64_t row, int bundle, unsigned mask, const float * lanes) {
     for (; mask; mask &= mask - 1) {
         const int lane = __builtin_ctz(mask);
-        scan_emit(job.hits, job.row_first + row, group * job.layout.side + lane / job.layout.per_state(), lanes[lane]);
+        scan_emit(job.hits, job.row_first + row, bundle * job.layout.side + lane / job.layout.per_state(), lanes[lane]);
     }
 }
 
@@ -32,7 +42,7 @@ template <int SIDE> TARGET static inline __m256 fold(__m256 x) {
     return x;
 }
 
-// the k-th 32 / SIDE weights of a block, repeated SIDE times
+// the k-th 32 / SIDE weights of a group, repeated SIDE times
 template <int SIDE> TARGET static inline __m256i repeat(const uint8_t * q, int k) {
     switch (SIDE) {
     case 1: return _mm256_loadu_si256((const __m256i *) q);
@@ -42,92 +52,126 @@ template <int SIDE> TARGET static inline __m256i repeat(const uint8_t * q, int k
     }
 }
 
-template <int SIDE, int GROUPS, int N> TARGET static inline void run_rows(const scan_job & job, int64_t row) {
-    const int       n_blocks = job.n_blocks;
-    const int64_t   row_size = (int64_t) n_blocks * SCAN_BLOCK;
-    const uint8_t * rows     = job.rows + row * row_size;
-    const char *    ahead    = (const char *) rows + PREFETCH_TILES * N * row_size;
+TARGET static inline __m256 broadcast(const uint8_t * p) {
+    return _mm256_set1_ps(*(const float_any *) p);
+}
 
-    __m256          sum[N][GROUPS];
+// N rows, whose groups begin at q and go on step bytes later: Q8_0 as it lies in the file, other types expanded
+template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE>
+TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
+    using tile             = scan_tile<F, N>;
+    constexpr int NV       = SIDE * F::GROUP / 32;  // vectors per group
+    constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    const int     n_groups = job.n_groups;
+    const char *  ahead    = (const char *) rows + PREFETCH_TILES * N * job.row_size;
+
+    __m256          sum[N][BUNDLES];
     const uint8_t * q[N];
 #pragma GCC unroll 8
     for (int r = 0; r < N; r++) {
 #pragma GCC unroll 2
-        for (int g = 0; g < GROUPS; g++) {
-            sum[r][g] = _mm256_setzero_ps();
+        for (int b = 0; b < BUNDLES; b++) {
+            sum[r][b] = _mm256_setzero_ps();
         }
-        q[r] = rows + r * row_size + 2;
+        q[r] = IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
     }
-    for (int b = 0; b < n_blocks; b++) {
-        __m256i acc[N][GROUPS];
+    for (int g = 0; g < n_groups; g++) {
+        __m256i acc[N][BUNDLES];
 #pragma GCC unroll 8
         for (int r = 0; r < N; r++) {
 #pragma GCC unroll 2
-            for (int g = 0; g < GROUPS; g++) {
-                acc[r][g] = dot_start(job.bias + (b * GROUPS + g) * 8);
+            for (int b = 0; b < BUNDLES; b++) {
+                const int32_t * bias = job.bias + (g * BUNDLES + b) * 8;
+                acc[r][b]            = IN_FILE ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
             }
         }
+        if (IN_FILE) {
 // the rows are columns here, which the hardware prefetcher does not follow well
 #pragma GCC unroll 8
-        for (int i = 0; i < N * SCAN_BLOCK; i += 64) {
-            _mm_prefetch(ahead + i, _MM_HINT_T0);
+            for (int i = 0; i < N * STEP; i += 64) {
+                _mm_prefetch(ahead + i, _MM_HINT_T0);
+            }
+            ahead += N * STEP;
         }
-        ahead += N * SCAN_BLOCK;
 #pragma GCC unroll 8
-        for (int k = 0; k < SIDE; k++) {
+        for (int k = 0; k < NV; k++) {
 #pragma GCC unroll 8
             for (int r = 0; r < N; r++) {
                 const __m256i w = repeat<SIDE>(q[r], k);
-                const __m256i u = dot_weights(w);
+                const __m256i u = IN_FILE ? dot_weights(w) : w;
 #pragma GCC unroll 2
-                for (int g = 0; g < GROUPS; g++) {
-                    const __m256i h = _mm256_load_si256((const __m256i *) (job.h + (size_t) ((b * GROUPS + g) * SIDE + k) * 32));
-                    acc[r][g]       = dot_add(acc[r][g], w, u, h);
+                for (int b = 0; b < BUNDLES; b++) {
+                    const __m256i h = _mm256_load_si256((const __m256i *) (job.h + (size_t) ((g * BUNDLES + b) * NV + k) * 32));
+                    acc[r][b]       = IN_FILE ? dot_add(acc[r][b], w, u, h) : dot_unsigned(acc[r][b], u, h);
                 }
             }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < N; r++) {
-            const __m256 dw = _mm256_cvtph_ps(_mm_set1_epi16(*(const i16_any *) (q[r] - 2)));
+            const __m256 dw =
+                IN_FILE ? _mm256_cvtph_ps(_mm_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
 #pragma GCC unroll 2
-            for (int g = 0; g < GROUPS; g++) {
-                const __m256 d = _mm256_mul_ps(dw, _mm256_load_ps(job.d + (b * GROUPS + g) * 8));
-                sum[r][g]      = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[r][g]), d, sum[r][g]);
+            for (int b = 0; b < BUNDLES; b++) {
+                const int at = (g * BUNDLES + b) * 8;
+                sum[r][b]    = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[r][b]), _mm256_mul_ps(dw, _mm256_load_ps(job.d + at)), sum[r][b]);
+                if (F::MINS) {
+                    sum[r][b] = _mm256_fnmadd_ps(broadcast(q[r] + tile::MINIMA - r * (F::GROUP - 4)), _mm256_load_ps(job.sums + at), sum[r][b]);
+                }
             }
-            q[r] += SCAN_BLOCK;
+            q[r] += STEP;
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < N; r++) {
 #pragma GCC unroll 2
-        for (int g = 0; g < GROUPS; g++) {
-            const __m256   x    = fold<SIDE>(sum[r][g]);
-            const unsigned mask = (unsigned) _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_load_ps(job.thresholds + g * 8), _CMP_GE_OQ));
+        for (int b = 0; b < BUNDLES; b++) {
+            const __m256   x    = fold<SIDE>(sum[r][b]);
+            const unsigned mask = (unsigned) _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_load_ps(job.thresholds + b * 8), _CMP_GE_OQ));
             if (__builtin_expect(mask != 0, 0)) {
                 alignas(32) float lanes[8];
                 _mm256_store_ps(lanes, x);
-                emit(job, row + r, g, mask, lanes);
+                emit(job, row + r, b, mask, lanes);
             }
         }
     }
 }
 
-template <int SIDE, int GROUPS, int N> TARGET static void run_side(const scan_job & job) {
-    int64_t row = 0;
+template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!IN_FILE) {
+        expand<F, N>(job, row);
+    }
+    run_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, IN_FILE ? job.rows + row * job.row_size : job.tile, row);
+}
+
+template <class F, int SIDE, int BUNDLES, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
+    constexpr int N   = BUNDLES == 1 ? ROWS1 : ROWS2;
+    int64_t       row = 0;
     for (; row + N <= job.n_rows; row += N) {
-        run_rows<SIDE, GROUPS, N>(job, row);
+        take_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        run_rows<SIDE, GROUPS, 1>(job, row);
+        take_rows<F, SIDE, BUNDLES, 1, IN_FILE>(job, row);
+    }
+}
+
+template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+    switch (job.layout.side * job.layout.bundles) {
+    case 16: run_side<F, 8, 2, IN_FILE>(job); break;
+    case 8: run_side<F, 8, 1, IN_FILE>(job); break;
+    case 4: run_side<F, 4, 1, IN_FILE>(job); break;
+    case 2: run_side<F, 2, 1, IN_FILE>(job); break;
+    default:
+        if constexpr (F::GROUP == 32) {
+            run_side<F, 1, 1, IN_FILE>(job);
+        }
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.layout.side * job.layout.groups) {
-    case 1: run_side<1, 1, ROWS1>(job); break;
-    case 2: run_side<2, 1, ROWS1>(job); break;
-    case 4: run_side<4, 1, ROWS1>(job); break;
-    case 8: run_side<8, 1, ROWS1>(job); break;
-    default: run_side<8, 2, ROWS2>(job); break;
+    switch (job.type) {
+    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
+    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
+    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
+    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
     }
 }

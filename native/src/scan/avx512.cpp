@@ -16,9 +16,11 @@ namespace vt {
 static constexpr int ROWS           = 8;  // at once; 12 gains nothing, 4 is slower
 static constexpr int PREFETCH_TILES = 2;  // ROWS rows ahead; a prefetch past the end does not fault
 
-typedef int16_t __attribute__((may_alias, aligned(1))) i16_any;
-typedef int32_t __attribute__((may_alias, aligned(1))) i32_any;
-typedef int64_t __attribute__((may_alias, aligned(1))) i64_any;
+typedef int16_t __attribute__((may_alias, aligned(1)))  i16_any;
+typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
+typedef int32_t __attribute__((may_alias, aligned(1)))  i32_any;
+typedef int64_t __attribute__((may_alias, aligned(1)))  i64_any;
+typedef float __attribute__((may_alias, aligned(1)))    float_any;
 
 static bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -26,9 +28,17 @@ static bool supported() {
            __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
-// fewer states use wider pieces of the block: up to 2 states are bound by memory anyway
-static scan_layout layout(int n_states) {
-    return {64, n_states <= 2 ? 2 : n_states <= 4 ? 4 : n_states <= 8 ? 8 : 16, 1};
+TARGET static inline float load_fp16(const uint8_t * p) {
+    return _cvtsh_ss(*(const u16_any *) p);
+}
+
+#    include "expand.h"
+
+// fewer states use wider pieces of the group: up to 2 states are bound by memory anyway
+static scan_layout layout(int n_states, int group) {
+    const int least = 64 / group;
+    const int side  = n_states <= 2 ? 2 : n_states <= 4 ? 4 : n_states <= 8 ? 8 : 16;
+    return {64, side < least ? least : side, 1};
 }
 
 __attribute__((noinline, cold)) static void emit(const scan_job & job, int64_t row, unsigned mask, const float * lanes) {
@@ -52,60 +62,82 @@ template <int SIDE> TARGET static inline __m512 fold(__m512 x) {
     return x;
 }
 
-// the k-th 64 / SIDE weights of a block, repeated SIDE times, as unsigned w + 128
-template <int SIDE> TARGET static inline __m512i weights(const uint8_t * q, int k) {
-    const __m512i flip = _mm512_set1_epi32((int) 0x80808080u);
+// the k-th 64 / SIDE weights of a group, repeated SIDE times; with FLIP int8 ones become unsigned, w + 128
+template <int SIDE, bool FLIP> TARGET static inline __m512i weights(const uint8_t * q, int k) {
+    const __m512i flip = _mm512_set1_epi32(FLIP ? (int) 0x80808080u : 0);
     __m512i       w;
     switch (SIDE) {
-    case 2: return _mm512_xor_si512(flip, _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) q)));
-    case 4: return _mm512_xor_si512(flip, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (q + 16 * k))));
+    case 2: w = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) q)); break;
+    case 4: w = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (q + 16 * k))); break;
     // xor with an embedded broadcast is one instruction; GCC does not form it itself
-    case 8: asm("vpxorq %2%{1to8%}, %1, %0" : "=v"(w) : "v"(flip), "m"(*(const i64_any *) (q + 8 * k))); return w;
-    default: asm("vpxord %2%{1to16%}, %1, %0" : "=v"(w) : "v"(flip), "m"(*(const i32_any *) (q + 4 * k))); return w;
+    case 8:
+        if (FLIP) {
+            asm("vpxorq %2%{1to8%}, %1, %0" : "=v"(w) : "v"(flip), "m"(*(const i64_any *) (q + 8 * k)));
+            return w;
+        }
+        return _mm512_set1_epi64(*(const i64_any *) (q + 8 * k));
+    default:
+        if (FLIP) {
+            asm("vpxord %2%{1to16%}, %1, %0" : "=v"(w) : "v"(flip), "m"(*(const i32_any *) (q + 4 * k)));
+            return w;
+        }
+        return _mm512_set1_epi32(*(const i32_any *) (q + 4 * k));
     }
+    return FLIP ? _mm512_xor_si512(flip, w) : w;
 }
 
-template <int SIDE, int N> TARGET static inline void run_rows(const scan_job & job, int64_t row) {
-    constexpr int   NV       = SIDE / 2;  // vectors per block
-    const int       n_blocks = job.n_blocks;
-    const int64_t   row_size = (int64_t) n_blocks * SCAN_BLOCK;
-    const uint8_t * rows     = job.rows + row * row_size;
-    const char *    ahead    = (const char *) rows + PREFETCH_TILES * N * row_size;
+TARGET static inline __m512 broadcast(const uint8_t * p) {
+    return _mm512_set1_ps(*(const float_any *) p);
+}
+
+// N rows, whose groups begin at q and go on step bytes later: Q8_0 as it lies in the file, other types expanded
+template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
+    using tile             = scan_tile<F, N>;
+    constexpr int NV       = SIDE * F::GROUP / 64;  // vectors per group
+    constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    const int     n_groups = job.n_groups;
+    const char *  ahead    = (const char *) rows + PREFETCH_TILES * N * job.row_size;
 
     __m512          sum[N];
     const uint8_t * q[N];
 #    pragma GCC     unroll 16
     for (int r = 0; r < N; r++) {
         sum[r] = _mm512_setzero_ps();
-        q[r]   = rows + r * row_size + 2;
+        q[r]   = IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
     }
-    for (int b = 0; b < n_blocks; b++) {
+    for (int g = 0; g < n_groups; g++) {
         __m512i acc[N];
 #    pragma GCC unroll 16
         for (int r = 0; r < N; r++) {
-            acc[r] = _mm512_load_si512(job.bias + b * 16);  // takes back the +128
+            acc[r] = _mm512_load_si512(job.bias + g * 16);  // takes back the offset
         }
+        if (IN_FILE) {
 // the rows are columns here, which the hardware prefetcher does not follow well
 #    pragma GCC unroll 16
-        for (int i = 0; i < N * SCAN_BLOCK; i += 64) {
-            _mm_prefetch(ahead + i, _MM_HINT_T0);
+            for (int i = 0; i < N * STEP; i += 64) {
+                _mm_prefetch(ahead + i, _MM_HINT_T0);
+            }
+            ahead += N * STEP;
         }
-        ahead += N * SCAN_BLOCK;
 // rows innermost: neighbours in the instruction stream do not depend on each other
 #    pragma GCC unroll 8
         for (int k = 0; k < NV; k++) {
-            const __m512i h = _mm512_load_si512(job.h + (size_t) (b * NV + k) * 64);
+            const __m512i h = _mm512_load_si512(job.h + (size_t) (g * NV + k) * 64);
 #    pragma GCC unroll 16
             for (int r = 0; r < N; r++) {
-                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE>(q[r], k), h);
+                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE, IN_FILE>(q[r], k), h);
             }
         }
-        const __m512 dh = _mm512_load_ps(job.d + b * 16);
+        const __m512 dh = _mm512_load_ps(job.d + g * 16);
 #    pragma GCC unroll 16
         for (int r = 0; r < N; r++) {
-            const __m512 dw = _mm512_cvtph_ps(_mm256_set1_epi16(*(const i16_any *) (q[r] - 2)));
-            sum[r]          = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), _mm512_mul_ps(dw, dh), sum[r]);
-            q[r] += SCAN_BLOCK;
+            const __m512 dw =
+                IN_FILE ? _mm512_cvtph_ps(_mm256_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
+            sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), _mm512_mul_ps(dw, dh), sum[r]);
+            if (F::MINS) {
+                sum[r] = _mm512_fnmadd_ps(broadcast(q[r] + tile::MINIMA - r * (F::GROUP - 4)), _mm512_load_ps(job.sums + g * 16), sum[r]);
+            }
+            q[r] += STEP;
         }
     }
     const __m512 thr = _mm512_load_ps(job.thresholds);
@@ -121,22 +153,41 @@ template <int SIDE, int N> TARGET static inline void run_rows(const scan_job & j
     }
 }
 
-template <int SIDE> TARGET static void run_side(const scan_job & job) {
+template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!IN_FILE) {
+        expand<F, N>(job, row);
+    }
+    run_rows<F, SIDE, N, IN_FILE>(job, IN_FILE ? job.rows + row * job.row_size : job.tile, row);
+}
+
+template <class F, int SIDE, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
     int64_t row = 0;
     for (; row + ROWS <= job.n_rows; row += ROWS) {
-        run_rows<SIDE, ROWS>(job, row);
+        take_rows<F, SIDE, ROWS, IN_FILE>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        run_rows<SIDE, 1>(job, row);
+        take_rows<F, SIDE, 1, IN_FILE>(job, row);
+    }
+}
+
+template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+    switch (job.layout.side) {
+    case 16: run_side<F, 16, IN_FILE>(job); break;
+    case 8: run_side<F, 8, IN_FILE>(job); break;
+    case 4: run_side<F, 4, IN_FILE>(job); break;
+    default:
+        if constexpr (F::GROUP == 32) {
+            run_side<F, 2, IN_FILE>(job);
+        }
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.layout.side) {
-    case 2: run_side<2>(job); break;
-    case 4: run_side<4>(job); break;
-    case 8: run_side<8>(job); break;
-    default: run_side<16>(job); break;
+    switch (job.type) {
+    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
+    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
+    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
+    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
     }
 }
 

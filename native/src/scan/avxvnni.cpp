@@ -38,6 +38,10 @@ TARGET static inline __m256i dot_add(__m256i acc, __m256i, __m256i u, __m256i h)
     return _mm256_dpbusd_avx_epi32(acc, u, h);
 }
 
+TARGET static inline __m256i dot_unsigned(__m256i acc, __m256i u, __m256i h) {
+    return _mm256_dpbusd_avx_epi32(acc, u, h);
+}
+
 #    include "avx2_rows.h"
 
 const scan_kernel scan_kernel_avxvnni = {"avxvnni", supported, layout, run};

@@ -8,16 +8,69 @@
 
 namespace vt {
 
-constexpr int SCAN_QK    = 32;  // values of a Q8_0 block
-constexpr int SCAN_BLOCK = 34;  // its bytes: fp16 scale, 32 int8
+// A type of rows. Weights come in groups that share a scale; a group's weight is scale * (q - OFFSET) - minimum, where q
+// is what the kernels multiply: an unsigned byte.
+struct scan_q8_0 {
+    static constexpr int  VALUES = 32;  // of a block in the file
+    static constexpr int  BYTES  = 34;  // fp16 scale, 32 int8
+    static constexpr int  GROUP  = 32;
+    static constexpr int  OFFSET = 128;
+    static constexpr bool MINS   = false;
+};
+
+struct scan_q4_0 {
+    static constexpr int  VALUES = 32;
+    static constexpr int  BYTES  = 18;  // fp16 scale, 16 low nibbles, 16 high ones
+    static constexpr int  GROUP  = 32;
+    static constexpr int  OFFSET = 8;
+    static constexpr bool MINS   = false;
+};
+
+struct scan_q4_k {
+    static constexpr int  VALUES = 256;
+    static constexpr int  BYTES  = 144;  // fp16 scale and minimum, 8 times 6 bits of each, 256 nibbles
+    static constexpr int  GROUP  = 32;
+    static constexpr int  OFFSET = 0;
+    static constexpr bool MINS   = true;
+};
+
+struct scan_q6_k {
+    static constexpr int  VALUES = 256;
+    static constexpr int  BYTES  = 210;  // 256 nibbles, 256 times 2 bits, 16 int8 scales, fp16 scale
+    static constexpr int  GROUP  = 16;
+    static constexpr int  OFFSET = 32;
+    static constexpr bool MINS   = false;
+};
+
+enum class scan_type { q8_0, q4_0, q4_k, q6_k };
+
+// the same for code that does not know the type
+struct scan_format {
+    scan_type type;
+    int       values;
+    int       bytes;
+    int       group;
+    int       offset;
+    bool      mins;
+};
+
+// Where the groups of a few rows lie side by side, expanded: step bytes for each group of a row and its neighbours,
+// quants, then scales, then minima.
+template <class F, int N> struct scan_tile {
+    static constexpr int SCALES = N * F::GROUP;
+    static constexpr int MINIMA = SCALES + N * 4;
+    static constexpr int STEP   = MINIMA + (F::MINS ? N * 4 : 0);
+};
+
+constexpr int SCAN_MAX_TILE_ROWS = 8;
 
 // How the states lie in memory. A vector of `width` bytes holds `side` states side by side, width / side consecutive
-// bytes of the block from each, so a block of one group of states takes 32 * side / width vectors. Lanes are the dwords
+// bytes of the group from each, so a group of weights takes group * side / width vectors of states. Lanes are the dwords
 // of a vector.
 struct scan_layout {
     int width;
     int side;
-    int groups;  // of `side` states
+    int bundles;  // of `side` states
 
     int lanes() const { return width / 4; }
 
@@ -25,17 +78,21 @@ struct scan_layout {
 };
 
 struct scan_job {
+    scan_type       type;
     const uint8_t * rows;
     int64_t         row_first;  // number of rows[0], for the hits
     int64_t         n_rows;
-    int             n_blocks;
+    int64_t         row_size;
+    int             n_groups;  // of weights, in a row
     scan_layout     layout;
+    uint8_t *       tile;  // space for SCAN_MAX_TILE_ROWS expanded rows
 
-    const int8_t *  h;     // [block][group][vector] quants of the states
-    const float *   d;     // [block][group][lane] scales
-    const int32_t * bias;  // [block][group][lane] -128 * sum of the lane's quants: takes back the +128 of unsigned weights
+    const int8_t *  h;     // [group][bundle][vector] quants of the states
+    const float *   d;     // [group][bundle][lane] scales
+    const int32_t * bias;  // [group][bundle][lane] -OFFSET * sum of the lane's quants
+    const float *   sums;  // [group][bundle][lane] scale * sum of the lane's quants
 
-    const float * thresholds;  // [group][lane], +inf where a lane must never hit
+    const float * thresholds;  // [bundle][lane], +inf where a lane must never hit
     void *        hits;        // for scan_emit
 };
 
@@ -45,7 +102,7 @@ void scan_emit(void * hits, int64_t row, int state, float value);
 struct scan_kernel {
     const char * name;
     bool (*supported)();
-    scan_layout (*layout)(int n_states);
+    scan_layout (*layout)(int n_states, int group);
     void (*run)(const scan_job & job);
 };
 
@@ -57,6 +114,9 @@ extern const scan_kernel scan_kernel_avx2;
 #elif defined(__aarch64__) && defined(__GNUC__)
 extern const scan_kernel scan_kernel_dotprod;
 #endif
+
+// Euclidean norms of a row's two parts, scaled quants and minima, added
+double scan_norm(const scan_job & job, int64_t row);
 
 static inline float scan_fp16_to_fp32(uint16_t h) {
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
@@ -74,12 +134,6 @@ static inline float scan_fp16_to_fp32(uint16_t h) {
     float out;
     memcpy(&out, &bits, 4);
     return out;
-}
-
-static inline float scan_block_scale(const uint8_t * block) {
-    uint16_t h;
-    memcpy(&h, block, 2);
-    return scan_fp16_to_fp32(h);
 }
 
 }  // namespace vt

@@ -22,126 +22,186 @@ static bool supported() {
 #    endif
 }
 
-static scan_layout layout(int n_states) {
+TARGET static inline float load_fp16(const uint8_t * p) {
+    __fp16 h;
+    memcpy(&h, p, 2);
+    return (float) h;
+}
+
+#    include "expand.h"
+
+static scan_layout layout(int n_states, int) {
     return n_states <= 2 ? scan_layout{16, 1, n_states} : scan_layout{16, 4, (n_states + 3) / 4};
 }
 
-// row against state, for one or two states
-template <int GROUPS, int N> TARGET static inline void run_rows_1(const scan_job & job, int64_t row) {
-    const int64_t   row_size = (int64_t) job.n_blocks * SCAN_BLOCK;
-    const uint8_t * p        = job.rows + row * row_size;
+// where a row's groups begin and go on: Q8_0 as it lies in the file, other types expanded
+template <class F, int N, bool IN_FILE> struct rows_at {
+    static constexpr int STEP = IN_FILE ? F::BYTES : scan_tile<F, N>::STEP;
 
-    float32x4_t sum[N][GROUPS];
+    const uint8_t * base;
+    int64_t         stride;
+
+    const uint8_t * quants(int r) const { return IN_FILE ? base + r * stride + 2 : base + r * F::GROUP; }
+
+    TARGET float scale(int r) const {
+        if (IN_FILE) {
+            return load_fp16(base + r * stride);
+        }
+        float x;
+        memcpy(&x, base + scan_tile<F, N>::SCALES + 4 * r, 4);
+        return x;
+    }
+
+    float minimum(int r) const {
+        float x;
+        memcpy(&x, base + scan_tile<F, N>::MINIMA + 4 * r, 4);
+        return x;
+    }
+};
+
+// dots start at what takes back the offset of unsigned weights
+template <bool IN_FILE> TARGET static inline int32x4_t dot_start(const int32_t * bias) {
+    return IN_FILE ? vdupq_n_s32(0) : vld1q_s32(bias);
+}
+
+// row against state, for one or two states
+template <class F, int BUNDLES, int N, bool IN_FILE>
+TARGET static inline void run_rows_1(const scan_job & job, rows_at<F, N, IN_FILE> at, int64_t row) {
+    float32x4_t sum[N][BUNDLES];
     for (int r = 0; r < N; r++) {
-        for (int g = 0; g < GROUPS; g++) {
-            sum[r][g] = vdupq_n_f32(0.0f);
+        for (int b = 0; b < BUNDLES; b++) {
+            sum[r][b] = vdupq_n_f32(0.0f);
         }
     }
-    for (int b = 0; b < job.n_blocks; b++, p += SCAN_BLOCK) {
+    for (int g = 0; g < job.n_groups; g++, at.base += at.STEP) {
         for (int r = 0; r < N; r++) {
-            const uint8_t * block = p + r * row_size;
-            const int8x16_t w0    = vld1q_s8((const int8_t *) block + 2);
-            const int8x16_t w1    = vld1q_s8((const int8_t *) block + 18);
-            const float     dw    = scan_block_scale(block);
-            for (int g = 0; g < GROUPS; g++) {
-                const int      at  = b * GROUPS + g;
-                const int8_t * h   = job.h + (size_t) at * 32;
-                int32x4_t      acc = vdotq_s32(vdupq_n_s32(0), w0, vld1q_s8(h));
-                acc                = vdotq_s32(acc, w1, vld1q_s8(h + 16));
-                sum[r][g]          = vfmaq_f32(sum[r][g], vcvtq_f32_s32(acc), vmulq_n_f32(vld1q_f32(job.d + at * 4), dw));
+            const int8_t * q  = (const int8_t *) at.quants(r);
+            const float    dw = at.scale(r);
+            for (int b = 0; b < BUNDLES; b++) {
+                const int      lane = (g * BUNDLES + b) * 4;
+                const int8_t * h    = job.h + (size_t) (g * BUNDLES + b) * F::GROUP;
+                int32x4_t      acc  = dot_start<IN_FILE>(job.bias + lane);
+                for (int k = 0; k < F::GROUP; k += 16) {
+                    acc = vdotq_s32(acc, vld1q_s8(q + k), vld1q_s8(h + k));
+                }
+                sum[r][b] = vfmaq_f32(sum[r][b], vcvtq_f32_s32(acc), vmulq_n_f32(vld1q_f32(job.d + lane), dw));
+                if (F::MINS) {
+                    sum[r][b] = vfmsq_n_f32(sum[r][b], vld1q_f32(job.sums + lane), at.minimum(r));
+                }
             }
         }
     }
     for (int r = 0; r < N; r++) {
-        for (int g = 0; g < GROUPS; g++) {
-            const float x = vaddvq_f32(sum[r][g]);
-            if (x >= job.thresholds[g * 4]) {
-                scan_emit(job.hits, job.row_first + row + r, g, x);
+        for (int b = 0; b < BUNDLES; b++) {
+            const float x = vaddvq_f32(sum[r][b]);
+            if (x >= job.thresholds[b * 4]) {
+                scan_emit(job.hits, job.row_first + row + r, b, x);
             }
         }
     }
 }
 
 // four states in the lanes, a dword of weights for all of them: sdot by element
-template <int GROUPS, int N> TARGET static inline void run_rows_4(const scan_job & job, int64_t row) {
-    const int64_t   row_size = (int64_t) job.n_blocks * SCAN_BLOCK;
-    const uint8_t * p        = job.rows + row * row_size;
+template <class F, int BUNDLES, int N, bool IN_FILE>
+TARGET static inline void run_rows_4(const scan_job & job, rows_at<F, N, IN_FILE> at, int64_t row) {
+    constexpr int W = F::GROUP / 16;  // vectors of weights per group
 
-    float32x4_t sum[N][GROUPS];
+    float32x4_t sum[N][BUNDLES];
     for (int r = 0; r < N; r++) {
-        for (int g = 0; g < GROUPS; g++) {
-            sum[r][g] = vdupq_n_f32(0.0f);
+        for (int b = 0; b < BUNDLES; b++) {
+            sum[r][b] = vdupq_n_f32(0.0f);
         }
     }
-    for (int b = 0; b < job.n_blocks; b++, p += SCAN_BLOCK) {
-        int8x16_t w0[N];
-        int8x16_t w1[N];
+    for (int g = 0; g < job.n_groups; g++, at.base += at.STEP) {
+        int8x16_t w[N][W];
         float     dw[N];
         for (int r = 0; r < N; r++) {
-            const uint8_t * block = p + r * row_size;
-            w0[r]                 = vld1q_s8((const int8_t *) block + 2);
-            w1[r]                 = vld1q_s8((const int8_t *) block + 18);
-            dw[r]                 = scan_block_scale(block);
-        }
-        for (int g = 0; g < GROUPS; g++) {
-            const int at = b * GROUPS + g;
-            int8x16_t h[8];
-            for (int k = 0; k < 8; k++) {
-                h[k] = vld1q_s8(job.h + (size_t) at * 128 + 16 * k);
+            for (int k = 0; k < W; k++) {
+                w[r][k] = vld1q_s8((const int8_t *) at.quants(r) + 16 * k);
             }
-            const float32x4_t dh = vld1q_f32(job.d + at * 4);
+            dw[r] = at.scale(r);
+        }
+        for (int b = 0; b < BUNDLES; b++) {
+            const int lane = (g * BUNDLES + b) * 4;
+            int8x16_t h[4 * W];
+            for (int k = 0; k < 4 * W; k++) {
+                h[k] = vld1q_s8(job.h + (size_t) (g * BUNDLES + b) * F::GROUP * 4 + 16 * k);
+            }
+            const float32x4_t dh = vld1q_f32(job.d + lane);
             for (int r = 0; r < N; r++) {
-                int32x4_t acc = vdupq_n_s32(0);
-                acc           = vdotq_laneq_s32(acc, h[0], w0[r], 0);
-                acc           = vdotq_laneq_s32(acc, h[1], w0[r], 1);
-                acc           = vdotq_laneq_s32(acc, h[2], w0[r], 2);
-                acc           = vdotq_laneq_s32(acc, h[3], w0[r], 3);
-                acc           = vdotq_laneq_s32(acc, h[4], w1[r], 0);
-                acc           = vdotq_laneq_s32(acc, h[5], w1[r], 1);
-                acc           = vdotq_laneq_s32(acc, h[6], w1[r], 2);
-                acc           = vdotq_laneq_s32(acc, h[7], w1[r], 3);
-                sum[r][g]     = vfmaq_f32(sum[r][g], vcvtq_f32_s32(acc), vmulq_n_f32(dh, dw[r]));
+                int32x4_t acc = dot_start<IN_FILE>(job.bias + lane);
+                for (int k = 0; k < W; k++) {
+                    acc = vdotq_laneq_s32(acc, h[4 * k], w[r][k], 0);
+                    acc = vdotq_laneq_s32(acc, h[4 * k + 1], w[r][k], 1);
+                    acc = vdotq_laneq_s32(acc, h[4 * k + 2], w[r][k], 2);
+                    acc = vdotq_laneq_s32(acc, h[4 * k + 3], w[r][k], 3);
+                }
+                sum[r][b] = vfmaq_f32(sum[r][b], vcvtq_f32_s32(acc), vmulq_n_f32(dh, dw[r]));
+                if (F::MINS) {
+                    sum[r][b] = vfmsq_n_f32(sum[r][b], vld1q_f32(job.sums + lane), at.minimum(r));
+                }
             }
         }
     }
     for (int r = 0; r < N; r++) {
-        for (int g = 0; g < GROUPS; g++) {
-            const uint32x4_t ge = vcgeq_f32(sum[r][g], vld1q_f32(job.thresholds + g * 4));
+        for (int b = 0; b < BUNDLES; b++) {
+            const uint32x4_t ge = vcgeq_f32(sum[r][b], vld1q_f32(job.thresholds + b * 4));
             if (vmaxvq_u32(ge) == 0) {
                 continue;
             }
             float    lanes[4];
             uint32_t hit[4];
-            vst1q_f32(lanes, sum[r][g]);
+            vst1q_f32(lanes, sum[r][b]);
             vst1q_u32(hit, ge);
             for (int i = 0; i < 4; i++) {
                 if (hit[i]) {
-                    scan_emit(job.hits, job.row_first + row + r, g * 4 + i, lanes[i]);
+                    scan_emit(job.hits, job.row_first + row + r, b * 4 + i, lanes[i]);
                 }
             }
         }
     }
 }
 
-template <int SIDE, int GROUPS> TARGET static void run_side(const scan_job & job) {
+template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!IN_FILE) {
+        expand<F, N>(job, row);
+    }
+    const rows_at<F, N, IN_FILE> at = {IN_FILE ? job.rows + row * job.row_size : job.tile, job.row_size};
+    if constexpr (SIDE == 1) {
+        run_rows_1<F, BUNDLES, N, IN_FILE>(job, at, row);
+    } else {
+        run_rows_4<F, BUNDLES, N, IN_FILE>(job, at, row);
+    }
+}
+
+template <class F, int SIDE, int BUNDLES, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
     constexpr int N   = 4;
     int64_t       row = 0;
     for (; row + N <= job.n_rows; row += N) {
-        SIDE == 1 ? run_rows_1<GROUPS, N>(job, row) : run_rows_4<GROUPS, N>(job, row);
+        take_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        SIDE == 1 ? run_rows_1<GROUPS, 1>(job, row) : run_rows_4<GROUPS, 1>(job, row);
+        take_rows<F, SIDE, BUNDLES, 1, IN_FILE>(job, row);
+    }
+}
+
+template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+    switch (job.layout.side * 8 + job.layout.bundles) {
+    case 1 * 8 + 1: run_side<F, 1, 1, IN_FILE>(job); break;
+    case 1 * 8 + 2: run_side<F, 1, 2, IN_FILE>(job); break;
+    case 4 * 8 + 1: run_side<F, 4, 1, IN_FILE>(job); break;
+    case 4 * 8 + 2: run_side<F, 4, 2, IN_FILE>(job); break;
+    case 4 * 8 + 3: run_side<F, 4, 3, IN_FILE>(job); break;
+    default: run_side<F, 4, 4, IN_FILE>(job); break;
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.layout.side * 8 + job.layout.groups) {
-    case 1 * 8 + 1: run_side<1, 1>(job); break;
-    case 1 * 8 + 2: run_side<1, 2>(job); break;
-    case 4 * 8 + 1: run_side<4, 1>(job); break;
-    case 4 * 8 + 2: run_side<4, 2>(job); break;
-    case 4 * 8 + 3: run_side<4, 3>(job); break;
-    default: run_side<4, 4>(job); break;
+    switch (job.type) {
+    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
+    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
+    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
+    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
     }
 }
 

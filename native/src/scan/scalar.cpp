@@ -1,6 +1,18 @@
 #include "kernel.h"
 
+#include <cmath>
+
 namespace vt {
+
+#define TARGET
+
+static inline float load_fp16(const uint8_t * p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return scan_fp16_to_fp32(h);
+}
+
+#include "expand.h"
 
 // One state after the other; the compiler may vectorise the integer dot.
 
@@ -8,25 +20,35 @@ static bool supported() {
     return true;
 }
 
-static scan_layout layout(int n_states) {
-    return {SCAN_QK, 1, n_states};
+static scan_layout layout(int n_states, int group) {
+    return {group, 1, n_states};
 }
 
-static void run(const scan_job & job) {
+static inline float load_float(const uint8_t * p) {
+    float x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+template <class F> static void run_type(const scan_job & job) {
+    using tile        = scan_tile<F, 1>;
     const int n_lanes = job.layout.lanes();
     for (int64_t r = 0; r < job.n_rows; r++) {
-        const uint8_t * row = job.rows + r * job.n_blocks * SCAN_BLOCK;
-        for (int s = 0; s < job.layout.groups; s++) {
+        expand<F, 1>(job, r);
+        for (int s = 0; s < job.layout.bundles; s++) {
             float sum = 0.0f;
-            for (int b = 0; b < job.n_blocks; b++) {
-                const uint8_t * block = row + b * SCAN_BLOCK;
-                const int       at    = b * job.layout.groups + s;
-                const int8_t *  h     = job.h + (size_t) at * SCAN_QK;
-                int             dot   = 0;
-                for (int i = 0; i < SCAN_QK; i++) {
-                    dot += (int8_t) block[2 + i] * h[i];
+            for (int g = 0; g < job.n_groups; g++) {
+                const uint8_t * q   = job.tile + (size_t) g * tile::STEP;
+                const int       at  = g * job.layout.bundles + s;
+                const int8_t *  h   = job.h + (size_t) at * F::GROUP;
+                int             dot = 0;
+                for (int i = 0; i < F::GROUP; i++) {
+                    dot += (q[i] - F::OFFSET) * h[i];
                 }
-                sum += (float) dot * (scan_block_scale(block) * job.d[(size_t) at * (size_t) n_lanes]);
+                sum += (float) dot * (load_float(q + tile::SCALES) * job.d[(size_t) at * (size_t) n_lanes]);
+                for (int i = 0; F::MINS && i < n_lanes; i++) {
+                    sum -= load_float(q + tile::MINIMA) * job.sums[at * n_lanes + i];
+                }
             }
             if (sum >= job.thresholds[s * n_lanes]) {
                 scan_emit(job.hits, job.row_first + r, s, sum);
@@ -35,6 +57,46 @@ static void run(const scan_job & job) {
     }
 }
 
+static void run(const scan_job & job) {
+    switch (job.type) {
+    case scan_type::q8_0: run_type<scan_q8_0>(job); break;
+    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
+    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
+    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
+    }
+}
+
 const scan_kernel scan_kernel_scalar = {"scalar", supported, layout, run};
+
+// integers are exact, the double sums are not
+template <class F> static double norm_of(const scan_job & job, int64_t row) {
+    using tile = scan_tile<F, 1>;
+    expand<F, 1>(job, row);
+    double weights = 0.0;
+    double minima  = 0.0;
+    for (int g = 0; g < job.n_groups; g++) {
+        const uint8_t * q   = job.tile + (size_t) g * tile::STEP;
+        const double    d   = (double) load_float(q + tile::SCALES);
+        int             dot = 0;
+        for (int i = 0; i < F::GROUP; i++) {
+            dot += (q[i] - F::OFFSET) * (q[i] - F::OFFSET);
+        }
+        weights += d * d * dot;
+        if (F::MINS) {
+            const double m = (double) load_float(q + tile::MINIMA);
+            minima += m * m * F::GROUP;
+        }
+    }
+    return std::sqrt(weights) + std::sqrt(minima);
+}
+
+double scan_norm(const scan_job & job, int64_t row) {
+    switch (job.type) {
+    case scan_type::q8_0: return norm_of<scan_q8_0>(job, row);
+    case scan_type::q4_0: return norm_of<scan_q4_0>(job, row);
+    case scan_type::q4_k: return norm_of<scan_q4_k>(job, row);
+    default: return norm_of<scan_q6_k>(job, row);
+    }
+}
 
 }  // namespace vt

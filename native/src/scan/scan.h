@@ -1,4 +1,4 @@
-// Which rows of a plain Q8_0 matrix reach a threshold.
+// Which rows of a quantised matrix reach a threshold.
 //
 // The whole LM head is read once for up to 16 hidden states, and no logits are stored: only the few (row, state) pairs
 // whose logit is at least the state's threshold. Logits differ from ggml's in the order of summation only, and `margin`
@@ -24,13 +24,27 @@ struct scan_hit {
 // families that this CPU can run, the best first; the last one is always "scalar"
 std::vector<const scan_kernel *> scan_kernels();
 
+// NULL where the scan does not know the ggml type
+const scan_format * find_scan_format(int32_t ggml_type);
+
+// (n_rows, n_embd) weights as they lie in a file
+struct scan_matrix {
+    const scan_format * format;
+    const uint8_t *     rows;
+    int64_t             n_rows;
+    size_t              n_embd;
+
+    size_t row_size() const { return n_embd / static_cast<size_t>(format->values) * static_cast<size_t>(format->bytes); }
+};
+
 struct scan_pack;
 
-// 1 to 16 hidden states, quantised to Q8_0 by ggml and laid out for one kernel; immutable, so threads may share it
+// 1 to 16 hidden states, quantised by ggml as its product with such rows would, and laid out for one kernel; immutable, so
+// threads may share it
 class scan_states {
   public:
     // hidden: (n_states, n_embd)
-    scan_states(size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel = nullptr);
+    scan_states(const scan_format & format, size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel = nullptr);
     ~scan_states();
 
     scan_states(const scan_states &)             = delete;
@@ -39,23 +53,25 @@ class scan_states {
     size_t n_embd() const { return m_n_embd; }
     size_t n_states() const { return m_norms.size(); }
 
-    const scan_pack & pack() const { return *m_pack; }
+    const scan_format & format() const { return m_format; }
+    const scan_pack &   pack() const { return *m_pack; }
 
     // |own logit - ggml's| is at most this for every row whose norm is at most max_row_norm; infinite when the state is
     // not finite
     float margin(size_t state, double max_row_norm) const;
 
   private:
+    const scan_format &        m_format;
     size_t                     m_n_embd;
     std::vector<double>        m_norms;  // (n_states,) Euclidean, of the quantised states, rounded up
     std::unique_ptr<scan_pack> m_pack;
 };
 
-// largest Euclidean norm of the dequantised rows, rounded up; infinite when a scale is not finite
-double scan_max_row_norm(const uint8_t * rows, int64_t n_rows, size_t n_embd);
+// largest norm of the rows as `margin` wants it, rounded up: that of scaled quants, and that of minima; infinite when a
+// scale is not finite
+double scan_max_row_norm(const scan_matrix & m, int32_t n_threads);
 
-// rows: (n_rows, n_embd / 32) Q8_0 blocks; thresholds: (n_states,). Appends the hits by (row, state).
-void scan_q8_0(const uint8_t * rows, int64_t n_rows, const scan_states & states, const float * thresholds, int n_threads,
-               std::vector<scan_hit> & hits);
+// thresholds: (n_states,). Appends the hits by (row, state).
+void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
 
 }  // namespace vt
