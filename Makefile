@@ -53,12 +53,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c
+	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c tests/native/*.cpp
 
 format: $(VENV)/.deps
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c
+	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c tests/native/*.cpp
 
 bench: install models
 	@for model in $(GEMMA) $(SMOLLM2); do \

@@ -62,8 +62,9 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
     using tile             = scan_tile<F, N>;
     constexpr int NV       = SIDE * F::GROUP / 32;  // vectors per group
     constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    constexpr int SHARE    = scan_share<F, N>::BYTES;
     const int     n_groups = job.n_groups;
-    const char *  ahead    = (const char *) rows + PREFETCH_TILES * N * job.row_size;
+    const char *  ahead    = (const char *) job.rows + (row + (IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
 
     __m256          sum[N][BUNDLES];
     const uint8_t * q[N];
@@ -85,14 +86,12 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
                 acc[r][b]            = IN_FILE ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
             }
         }
-        if (IN_FILE) {
-// the rows are columns here, which the hardware prefetcher does not follow well
+// the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
 #pragma GCC unroll 8
-            for (int i = 0; i < N * STEP; i += 64) {
-                _mm_prefetch(ahead + i, _MM_HINT_T0);
-            }
-            ahead += N * STEP;
+        for (int i = 0; i < SHARE; i += 64) {
+            _mm_prefetch(ahead + i, _MM_HINT_T0);
         }
+        ahead += SHARE;
 #pragma GCC unroll 8
         for (int k = 0; k < NV; k++) {
 #pragma GCC unroll 8

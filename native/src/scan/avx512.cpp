@@ -95,8 +95,9 @@ template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_
     using tile             = scan_tile<F, N>;
     constexpr int NV       = SIDE * F::GROUP / 64;  // vectors per group
     constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    constexpr int SHARE    = scan_share<F, N>::BYTES;
     const int     n_groups = job.n_groups;
-    const char *  ahead    = (const char *) rows + PREFETCH_TILES * N * job.row_size;
+    const char *  ahead    = (const char *) job.rows + (row + (IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
 
     __m512          sum[N];
     const uint8_t * q[N];
@@ -111,14 +112,12 @@ template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_
         for (int r = 0; r < N; r++) {
             acc[r] = _mm512_load_si512(job.bias + g * 16);  // takes back the offset
         }
-        if (IN_FILE) {
-// the rows are columns here, which the hardware prefetcher does not follow well
+// the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
 #    pragma GCC unroll 16
-            for (int i = 0; i < N * STEP; i += 64) {
-                _mm_prefetch(ahead + i, _MM_HINT_T0);
-            }
-            ahead += N * STEP;
+        for (int i = 0; i < SHARE; i += 64) {
+            _mm_prefetch(ahead + i, _MM_HINT_T0);
         }
+        ahead += SHARE;
 // rows innermost: neighbours in the instruction stream do not depend on each other
 #    pragma GCC unroll 8
         for (int k = 0; k < NV; k++) {

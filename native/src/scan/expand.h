@@ -1,5 +1,58 @@
-// From the bytes of rows to the tiles that the kernels multiply: plain loops, which compilers vectorise for the family
-// that includes them. The includer defines TARGET and load_fp16.
+// From the bytes of rows to the tiles that the kernels multiply, 16 bytes at a time. The includer defines TARGET and
+// load_fp16.
+
+#if defined(__GNUC__)
+
+typedef uint8_t bytes __attribute__((vector_size(16)));
+
+#else
+
+struct bytes {
+    uint8_t x[16];
+};
+
+static inline bytes operator&(bytes a, int mask) {
+    for (uint8_t & x : a.x) {
+        x = (uint8_t) (x & mask);
+    }
+    return a;
+}
+
+static inline bytes operator^(bytes a, int mask) {
+    for (uint8_t & x : a.x) {
+        x = (uint8_t) (x ^ mask);
+    }
+    return a;
+}
+
+static inline bytes operator<<(bytes a, int n) {
+    for (uint8_t & x : a.x) {
+        x = (uint8_t) (x << n);
+    }
+    return a;
+}
+
+static inline bytes operator>>(bytes a, int n) {
+    for (uint8_t & x : a.x) {
+        x = (uint8_t) (x >> n);
+    }
+    return a;
+}
+
+static inline bytes operator|(bytes a, bytes b) {
+    for (int i = 0; i < 16; i++) {
+        a.x[i] = (uint8_t) (a.x[i] | b.x[i]);
+    }
+    return a;
+}
+
+#endif
+
+TARGET static inline bytes load_bytes(const uint8_t * p) {
+    bytes x;
+    memcpy(&x, p, 16);
+    return x;
+}
 
 template <class T> TARGET static inline void store(uint8_t * at, T value) {
     memcpy(at, &value, sizeof(value));
@@ -8,58 +61,72 @@ template <class T> TARGET static inline void store(uint8_t * at, T value) {
 // one row; quants, scales and minima are where those of its first group go, step bytes before those of the next
 TARGET static inline void expand_row(scan_q8_0, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
     for (int g = 0; g < n_groups; g++, p += scan_q8_0::BYTES, quants += step, scales += step) {
-        for (int i = 0; i < 32; i++) {
-            quants[i] = (uint8_t) (p[2 + i] ^ 0x80);
-        }
+        store(quants, load_bytes(p + 2) ^ 0x80);
+        store(quants + 16, load_bytes(p + 18) ^ 0x80);
         store(scales, load_fp16(p));
     }
 }
 
 TARGET static inline void expand_row(scan_q4_0, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
     for (int g = 0; g < n_groups; g++, p += scan_q4_0::BYTES, quants += step, scales += step) {
-        for (int i = 0; i < 16; i++) {
-            quants[i]      = p[2 + i] & 0x0f;
-            quants[16 + i] = (uint8_t) (p[2 + i] >> 4);
-        }
+        const bytes nibbles = load_bytes(p + 2);
+        store(quants, nibbles & 0x0f);
+        store(quants + 16, nibbles >> 4);
         store(scales, load_fp16(p));
     }
 }
 
+// eight scales of 6 bits and as many minima, packed in 12 bytes, four at a time
+TARGET static inline void unpack_6_bits(const uint8_t * p, uint8_t * scales, uint8_t * minima) {
+    uint32_t a, b, c;
+    memcpy(&a, p, 4);
+    memcpy(&b, p + 4, 4);
+    memcpy(&c, p + 8, 4);
+    store(scales, a & 0x3f3f3f3fu);
+    store(minima, b & 0x3f3f3f3fu);
+    store(scales + 4, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
+    store(minima + 4, (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
+}
+
 TARGET static inline void expand_row(scan_q4_k, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t * minima, int step) {
     for (int g = 0; g < n_groups; g += 8, p += scan_q4_k::BYTES) {
-        const float     d   = load_fp16(p);
-        const float     min = load_fp16(p + 2);
-        const uint8_t * s   = p + 4;
-        for (int j = 0; j < 8; j++, quants += step, scales += step, minima += step) {
-            const uint8_t * nibbles = p + 16 + j / 2 * 32;
-            for (int i = 0; i < 32; i++) {
-                quants[i] = j % 2 == 0 ? nibbles[i] & 0x0f : (uint8_t) (nibbles[i] >> 4);
-            }
-            const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-            const int least = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
-            store(scales, d * (float) scale);
-            store(minima, min * (float) least);
+        const float d     = load_fp16(p);
+        const float least = load_fp16(p + 2);
+        uint8_t     s[8];
+        uint8_t     m[8];
+        unpack_6_bits(p + 4, s, m);
+        for (int j = 0; j < 8; j += 2, quants += 2 * step) {
+            const bytes low  = load_bytes(p + 16 + 16 * j);
+            const bytes high = load_bytes(p + 32 + 16 * j);
+            store(quants, low & 0x0f);
+            store(quants + 16, high & 0x0f);
+            store(quants + step, low >> 4);
+            store(quants + step + 16, high >> 4);
+        }
+        for (int j = 0; j < 8; j++, scales += step, minima += step) {
+            store(scales, d * (float) s[j]);
+            store(minima, least * (float) m[j]);
         }
     }
 }
 
 TARGET static inline void expand_row(scan_q6_k, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
     for (int g = 0; g < n_groups; g += 16, p += scan_q6_k::BYTES) {
-        const float d = load_fp16(p + 208);
-        for (int half = 0; half < 2; half++) {
-            const uint8_t * low  = p + 64 * half;
-            const uint8_t * high = p + 128 + 32 * half;
-            const int8_t *  s    = (const int8_t *) p + 192 + 8 * half;
-            uint8_t         q[128];
-            for (int i = 0; i < 32; i++) {
-                q[i]      = (uint8_t) ((low[i] & 0x0f) | (high[i] & 0x03) << 4);
-                q[32 + i] = (uint8_t) ((low[32 + i] & 0x0f) | (high[i] & 0x0c) << 2);
-                q[64 + i] = (uint8_t) (low[i] >> 4 | (high[i] & 0x30));
-                q[96 + i] = (uint8_t) (low[32 + i] >> 4 | (high[i] & 0xc0) >> 2);
+        const float    d = load_fp16(p + 208);
+        const int8_t * s = (const int8_t *) p + 192;
+        for (int half = 0; half < 2; half++, s += 8, quants += 8 * step, scales += 8 * step) {
+            for (int i = 0; i < 2; i++) {  // every other group of eight
+                const bytes low0 = load_bytes(p + 64 * half + 16 * i);
+                const bytes low1 = load_bytes(p + 64 * half + 16 * i + 32);
+                const bytes high = load_bytes(p + 128 + 32 * half + 16 * i);
+                uint8_t *   q    = quants + i * step;
+                store(q, (low0 & 0x0f) | (high & 0x03) << 4);
+                store(q + 2 * step, (low1 & 0x0f) | (high & 0x0c) << 2);
+                store(q + 4 * step, low0 >> 4 | (high & 0x30));
+                store(q + 6 * step, low1 >> 4 | (high & 0xc0) >> 2);
             }
-            for (int j = 0; j < 8; j++, quants += step, scales += step) {
-                memcpy(quants, q + 16 * j, 16);
-                store(scales, d * (float) s[j]);
+            for (int j = 0; j < 8; j++) {
+                store(scales + j * step, d * (float) s[j]);
             }
         }
     }

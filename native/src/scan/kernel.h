@@ -64,6 +64,11 @@ template <class F, int N> struct scan_tile {
 
 constexpr int SCAN_MAX_TILE_ROWS = 8;
 
+// bytes of N rows that hold a group of each, on average
+template <class F, int N> struct scan_share {
+    static constexpr int BYTES = N * F::BYTES * F::GROUP / F::VALUES;
+};
+
 // How the states lie in memory. A vector of `width` bytes holds `side` states side by side, width / side consecutive
 // bytes of the group from each, so a group of weights takes group * side / width vectors of states. Lanes are the dwords
 // of a vector.

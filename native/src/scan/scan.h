@@ -5,7 +5,7 @@
 // bounds by how much, so a scan at (threshold - margin) finds every row that ggml would put at the threshold or above.
 #pragma once
 
-#include "kernel.h"
+#include "pack.h"
 
 #include <cstdint>
 #include <memory>
@@ -15,29 +15,8 @@ namespace vt {
 
 constexpr size_t SCAN_MAX_STATES = 16;
 
-struct scan_hit {
-    int32_t row;
-    int32_t state;
-    float   value;
-};
-
-// families that this CPU can run, the best first; the last one is always "scalar"
-std::vector<const scan_kernel *> scan_kernels();
-
 // NULL where the scan does not know the ggml type
 const scan_format * find_scan_format(int32_t ggml_type);
-
-// (n_rows, n_embd) weights as they lie in a file
-struct scan_matrix {
-    const scan_format * format;
-    const uint8_t *     rows;
-    int64_t             n_rows;
-    size_t              n_embd;
-
-    size_t row_size() const { return n_embd / static_cast<size_t>(format->values) * static_cast<size_t>(format->bytes); }
-};
-
-struct scan_pack;
 
 // 1 to 16 hidden states, quantised by ggml as its product with such rows would, and laid out for one kernel; immutable, so
 // threads may share it

@@ -1,0 +1,130 @@
+#include "pack.h"
+
+#include <limits>
+
+namespace vt {
+
+namespace {
+
+template <class F> scan_format describe(scan_type type) {
+    return {type, F::VALUES, F::BYTES, F::GROUP, F::OFFSET, F::MINS};
+}
+
+size_t n_vectors(const scan_layout & l, size_t n_groups) {
+    return n_groups * static_cast<size_t>(l.bundles);
+}
+
+}  // namespace
+
+std::vector<const scan_kernel *> scan_kernels() {
+    std::vector<const scan_kernel *> all;
+    const auto                       add = [&](const scan_kernel & k) {
+        if (k.supported()) {
+            all.push_back(&k);
+        }
+    };
+#if defined(__x86_64__) && defined(__GNUC__)
+    add(scan_kernel_avx512vnni);
+    add(scan_kernel_avxvnni);
+    add(scan_kernel_avx2);
+#elif defined(__aarch64__) && defined(__GNUC__)
+    add(scan_kernel_dotprod);
+#endif
+    add(scan_kernel_scalar);
+    return all;
+}
+
+const scan_format * scan_format_of(scan_type type) {
+    static const scan_format q8_0 = describe<scan_q8_0>(scan_type::q8_0);
+    static const scan_format q4_0 = describe<scan_q4_0>(scan_type::q4_0);
+    static const scan_format q4_k = describe<scan_q4_k>(scan_type::q4_k);
+    static const scan_format q6_k = describe<scan_q6_k>(scan_type::q6_k);
+    switch (type) {
+    case scan_type::q8_0: return &q8_0;
+    case scan_type::q4_0: return &q4_0;
+    case scan_type::q4_k: return &q4_k;
+    default: return &q6_k;
+    }
+}
+
+size_t scan_tile_bytes(const scan_format & f, size_t n_embd) {
+    const size_t group = static_cast<size_t>(f.group);
+    return n_embd / group * SCAN_MAX_TILE_ROWS * (group + (f.mins ? 8 : 4));
+}
+
+scan_job scan_rows(const scan_matrix & m, int64_t first, int64_t n, uint8_t * tile) {
+    scan_job job  = {};
+    job.type      = m.format->type;
+    job.row_size  = static_cast<int64_t>(m.row_size());
+    job.rows      = m.rows + first * job.row_size;
+    job.row_first = first;
+    job.n_rows    = n;
+    job.n_groups  = static_cast<int>(m.n_embd) / m.format->group;
+    job.tile      = tile;
+    return job;
+}
+
+scan_pack::scan_pack(const scan_kernel & kernel, const scan_format & format, size_t n_embd, const scan_quants & x, size_t n_states)
+    : m_kernel(kernel), m_layout(kernel.layout(static_cast<int>(n_states), format.group)), m_n_states(n_states),
+      m_h(n_embd * static_cast<size_t>(m_layout.bundles * m_layout.side)),
+      m_d(n_vectors(m_layout, n_embd / static_cast<size_t>(format.group)) * static_cast<size_t>(m_layout.lanes())),
+      m_bias(n_vectors(m_layout, n_embd / static_cast<size_t>(format.group)) * static_cast<size_t>(m_layout.lanes())),
+      m_sums(n_vectors(m_layout, n_embd / static_cast<size_t>(format.group)) * static_cast<size_t>(m_layout.lanes())) {
+    const size_t group     = static_cast<size_t>(format.group);
+    const size_t n_groups  = n_embd / group;
+    const size_t bundles   = static_cast<size_t>(m_layout.bundles);
+    const size_t side      = static_cast<size_t>(m_layout.side);
+    const size_t width     = static_cast<size_t>(m_layout.width);
+    const size_t chunk     = width / side;  // bytes of one state in a vector
+    const size_t n_lanes   = static_cast<size_t>(m_layout.lanes());
+    const size_t per_state = static_cast<size_t>(m_layout.per_state());
+    for (size_t g = 0; g < n_groups; g++) {
+        for (size_t s = 0; s < bundles * side; s++) {
+            const bool   live     = s < n_states;  // dead ones are zeros
+            const size_t at       = g * bundles + s / side;
+            int8_t *     h        = m_h.data() + at * side * group + s % side * chunk;
+            const float  d        = live ? x.d[s * n_groups + g] : 0.0f;
+            int32_t      sums[16] = {};
+            for (size_t i = 0; i < group; i++) {
+                const int8_t q                   = live ? x.q[(s * n_groups + g) * group + i] : int8_t(0);
+                h[i / chunk * width + i % chunk] = q;
+                sums[i % chunk / 4] += q;
+            }
+            for (size_t i = 0; i < per_state; i++) {
+                const size_t lane   = at * n_lanes + s % side * per_state + i;
+                m_d.data()[lane]    = d;
+                m_bias.data()[lane] = -format.offset * sums[i];
+                m_sums.data()[lane] = d * static_cast<float>(sums[i]);
+            }
+        }
+    }
+}
+
+// dead lanes sum to 0 (or NaN) and can not reach +inf
+std::vector<float> scan_pack::lanes(const float * thresholds) const {
+    const size_t       per_state = static_cast<size_t>(m_layout.per_state());
+    std::vector<float> out(n_vectors(m_layout, 1) * static_cast<size_t>(m_layout.lanes()), std::numeric_limits<float>::infinity());
+    for (size_t s = 0; s < m_n_states; s++) {
+        out[s * per_state] = thresholds[s];
+    }
+    return out;
+}
+
+void scan_emit(void * hits, int64_t row, int state, float value) {
+    static_cast<std::vector<scan_hit> *>(hits)->push_back({static_cast<int32_t>(row), state, value});
+}
+
+void scan_pack::run(scan_job job, const std::vector<float> & lanes, std::vector<scan_hit> & hits) const {
+    aligned_array<float> thresholds(lanes.size());
+    std::copy(lanes.begin(), lanes.end(), thresholds.data());
+    job.layout     = m_layout;
+    job.h          = m_h.data();
+    job.d          = m_d.data();
+    job.bias       = m_bias.data();
+    job.sums       = m_sums.data();
+    job.thresholds = thresholds.data();
+    job.hits       = &hits;
+    m_kernel.run(job);
+}
+
+}  // namespace vt
