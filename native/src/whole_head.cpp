@@ -52,9 +52,13 @@ double max_row_norm(store & s, int32_t n_threads) {
 
 whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m_store(s), m_placement(placement), m_head(s) {
     const vt_store_info & info = s.info();
-    // a bias of each row comes after the product, which the scan compares
-    if (m_head.is_known_layout() && !info.has_bias && info.logit_scale > 0.0f) {
+    if (m_head.is_known_layout() && info.logit_scale > 0.0f) {
         m_scan_rows.format = find_scan_format(info.head_type);
+    }
+    if (s.bias() != nullptr) {
+        m_bias.resize(static_cast<size_t>(info.n_vocab));
+        s.read_rows(*s.bias(), ids_from(0, m_bias.size()).data(), m_bias.size(), reinterpret_cast<uint8_t *>(m_bias.data()));
+        m_max_bias = *std::max_element(m_bias.begin(), m_bias.end());
     }
     // interleaved rows are for logits alone, once the scan has its own
     if (m_placement != VT_PLACEMENT_STREAMED && (m_head.is_plain() || !uses_kernel())) {
@@ -152,7 +156,7 @@ float whole_head::margin(const float * hidden, float threshold) const {
     return static_cast<float>(scale * 2.0 * gamma * length * m_max_row_norm + 64.0 * u * (1.0 + std::fabs(static_cast<double>(threshold))));
 }
 
-// the product of a row and a state from which on the logit may reach a threshold: a scale and a soft cap undone
+// what product and bias must add up to for the logit to reach a threshold: a soft cap and a scale undone
 float whole_head::product_threshold(float threshold) const {
     const vt_store_info & info  = m_store.info();
     const double          slack = 64.0 * 0x1p-24;  // some units in the last place for each step after the product
@@ -180,16 +184,26 @@ void whole_head::find(const float * hidden, size_t n_hidden, const float * thres
 void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
     const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden);
-    std::vector<float> lowered(n_hidden);
+    std::vector<float> lowered(n_hidden), least(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
-        lowered[i] = std::nextafter(product_threshold(thresholds[i]) - states.margin(i, m_max_row_norm), -INFINITY);
+        // with a bias another sum is rounded
+        const float threshold = product_threshold(thresholds[i]);
+        const float slack     = m_bias.empty() ? 0.0f : 0x1p-20f * (1.0f + std::fabs(threshold) + std::fabs(m_max_bias));
+        lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
+        least[i]              = lowered[i] - m_max_bias - slack;
     }
     for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab), [&](size_t first, size_t n) {
         const size_t before = hits.size();
         read(first, n);
-        scan(m_scan_rows, states, lowered.data(), n_threads, hits);
+        scan(m_scan_rows, states, least.data(), n_threads, hits);
         for (size_t i = before; i < hits.size(); i++) {
             hits[i].row += static_cast<int32_t>(first);
+        }
+        if (!m_bias.empty()) {
+            const auto is_below = [&](const scan_hit & h) {
+                return h.value + m_bias[static_cast<size_t>(h.row)] < lowered[static_cast<size_t>(h.state)];
+            };
+            hits.erase(std::remove_if(hits.begin() + static_cast<std::ptrdiff_t>(before), hits.end(), is_below), hits.end());
         }
     });
 }

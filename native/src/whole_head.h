@@ -28,7 +28,7 @@ class whole_head {
     // whether logits need no more than one product
     bool has_logits() const { return !m_head.ids().empty() && !m_in_chunks; }
 
-    size_t n_bytes() const { return m_head.n_bytes() + m_rows.capacity() + m_chunk.capacity() * sizeof(float); }
+    size_t n_bytes() const { return m_head.n_bytes() + m_rows.capacity() + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float); }
 
     bool uses_kernel() const { return m_scan_rows.format != nullptr; }
 
@@ -41,6 +41,8 @@ class whole_head {
     std::unique_ptr<mapping> m_map;             // of the file's rows,
     std::vector<uint8_t>     m_rows;            // or a copy of them, or of a chunk
     double                   m_max_row_norm = 0.0;
+    std::vector<float>       m_bias;  // (n_vocab,), empty where the head has none
+    float                    m_max_bias = 0.0f;
     std::vector<float>       m_chunk;  // (n_hidden, rows of a chunk)
 
     // calls use(first, n) for chunks of all rows

@@ -1,0 +1,28 @@
+"""Builds the checks in tests/native, which need no more than a compiler."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "native" / "src"
+FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", str(SOURCES)]
+
+
+def need(tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+
+
+def build(name: str, sources: Sequence[str], out: Path, compiler: Sequence[str] = ("c++",)) -> Path:
+    """Build tests/native/NAME.cpp with some of the library's sources; return the program."""
+    need(compiler[0])
+    files = [ROOT / "tests" / "native" / f"{name}.cpp", *(SOURCES / s for s in sources)]
+    program = out / name
+    subprocess.run([*compiler, *FLAGS, "-o", str(program), *map(str, files)], check=True)
+    return program
