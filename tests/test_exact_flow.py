@@ -32,6 +32,17 @@ def test_a_short_window_is_never_rolled_back(pair: Callable[..., Pair]) -> None:
     assert stats.n_drafted == stats.n_blocks > 0  # one token a block
 
 
+@pytest.mark.parametrize("sampling", ["greedy", "default", "plain draw"])
+def test_a_state_is_never_rolled_back(pair: Callable[..., Pair], sampling: str) -> None:
+    both = pair("mamba", {"n_vocab": 2048})
+    for prompt in (*PROMPTS, PROMPTS[0]):
+        asked = SAMPLINGS[sampling]
+        assert take(both.exact, prompt, 80, **asked) == take(both.stock, prompt, 80, **asked)
+    stats = both.exact._exact.stats()
+    assert stats.n_drafted == stats.n_blocks
+    assert (stats.n_blocks > 0) == (sampling != "plain draw")
+
+
 def test_every_state_in_a_block_is_stocks(pair: Callable[..., Pair]) -> None:
     """Interrupted anywhere, text, logits and what follows are as if nothing had been drafted."""
     both = pair("llama", {"n_vocab": 2048})

@@ -26,6 +26,7 @@ _CONTEXT = 256
 _N_FF = 128
 _ALTUP = 4  # gemma3n: llama.cpp has this and the rank as constants
 _LOW_RANK = 64
+_STATE, _CONV, _RANK = 16, 4, 8  # mamba
 
 _EMBD_STD = 0.3  # a tied head then has logits of standard deviation 0.3 * sqrt(n_embd)
 _GAIN = 1.5  # above 1, so that the blocks and not the last token's embedding decide the logits
@@ -47,8 +48,9 @@ _VALUE_TYPES: dict[type, GGUFValueType] = {
 class _Spec:
     """What sets one model apart from the others.
 
-    Tensors are listed by name: `name` is its weight, `name+` its weight and bias, `name=shape`
-    gives another shape than _SHAPES. Keys that start with a dot are under the architecture.
+    Tensors are listed by name: `name` is its weight, `name+` its weight and bias, `name!` has no
+    suffix, `name=shape` gives another shape than _SHAPES. Keys that start with a dot are under
+    the architecture.
     """
 
     arch: str
@@ -73,15 +75,18 @@ class _Spec:
         sizes = {"v": n_vocab, "e": n_embd, "c": _CONTEXT, "f": _N_FF, "g": 2 * _N_FF, "t": 2}
         sizes |= {"h": head, "q": q, "k": k, "m": q + 2 * k, "r": int(head * self.rotary) // 2}
         sizes |= {"a": _ALTUP, "b": _ALTUP - 1, "d": _ALTUP**2, "w": _LOW_RANK}
+        inner = 2 * n_embd  # mamba: no other factor is supported
+        sizes |= {"i": inner, "j": 2 * inner, "s": _STATE, "o": _CONV, "u": _RANK}
+        sizes |= {"x": _RANK + 2 * _STATE}
         return sizes | {"p": self.per_layer, "l": self.per_layer * self.n_layer}
 
     def tensors(self, dims: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yields the name and shape (rows first) of every tensor in file order."""
         for prefix in ["", *(f"blk.{layer}." for layer in range(self.n_layer))]:
             for item in (self.blocks if prefix else f"token_embd {self.top}").split():
-                name, _, letters = item.rstrip("+").partition("=")
+                name, _, letters = item.rstrip("+!").partition("=")
                 shape = tuple(dims[letter] for letter in letters or _SHAPES.get(name, "e"))
-                yield f"{prefix}{name}.weight", shape
+                yield f"{prefix}{name}{'' if item.endswith('!') else '.weight'}", shape
                 if item.endswith("+"):
                     yield f"{prefix}{name}.bias", shape[:1]
 
@@ -97,6 +102,8 @@ _SHAPES = {
     **{"inp_gate": "pe", "proj": "ep", "altup_proj": "bee", "altup_unembd_proj": "bee"},
     **{"altup_router": "ae", "altup_correct_coef": "aa", "altup_predict_coef": "da"},
     **{"laurel_l": "we", "laurel_r": "ew"},
+    **{"ssm_in": "je", "ssm_conv1d": "io", "ssm_x": "xi", "ssm_dt": "iu"},
+    **{"ssm_a": "is", "ssm_d": "i", "ssm_out": "ei"},
 }
 
 _GLU = "ffn_gate ffn_up ffn_down"
@@ -182,6 +189,15 @@ _SPECS = {
     "phi2": _Spec(
         "phi2", "attn_norm+ attn_q+ attn_k+ attn_v+ attn_output+ ffn_up+ ffn_down+", 475, "gpt-2",
         top="output_norm+ output+", n_head_kv=4, rotary=0.5, rms_norm=False,
+    ),
+    # Its memory is a state, which cannot forget the last tokens.
+    "mamba": _Spec(
+        "mamba", "attn_norm ssm_in ssm_conv1d+ ssm_x ssm_dt+ ssm_a! ssm_d! ssm_out", 461, "gpt-2",
+        top="output_norm output", rotary=0.0,
+        keys={
+            **{".ssm.conv_kernel": _CONV, ".ssm.inner_size": 128, ".ssm.state_size": _STATE},
+            ".ssm.time_step_rank": _RANK,
+        },
     ),
     "minicpm": _Spec(
         "minicpm", _LLAMA, 536, embd_scale=1.8,
@@ -291,6 +307,8 @@ def _tensor(
     if "_embd" in name or name == "token_types.weight":
         # Else a model that scales them up would only ever repeat the last token.
         std = _EMBD_STD / spec.embd_scale
+    if name.endswith(".ssm_a"):  # a decay
+        return -np.exp(rng.normal(0.0, 0.5, shape)).astype(np.float32)
     if kind.name in _SCALES:
         return _random_codes(rng, shape, std, kind)
     return quantize(rng.normal(0.0, std, shape).astype(np.float32), kind)
@@ -306,7 +324,12 @@ def _tensor_type(
     if name == "output.weight":
         return kinds[output_type]
     # Only plain matrix products take any type; some sums and views take nothing but floats.
-    if len(shape) == 1 or "altup_" in name or name.startswith(("position_", "token_types")):
+    floats = ("altup_", "ssm_conv1d", "ssm_a")
+    if (
+        len(shape) == 1
+        or any(part in name for part in floats)
+        or name.startswith(("position_", "token_types"))
+    ):
         return kinds.F32
     return kinds.Q8_0 if ".ffn_" in name else kinds.F16
 
