@@ -13,7 +13,7 @@ from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
 from llama_cpp import _internals as internals
 
 from vocabtailor_gguf import TailoredLlama, TokenSet
-from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 
 
 def test_a_set_and_the_context_end(pair: Callable[..., Pair]) -> None:
@@ -168,6 +168,51 @@ def test_learned_tokens_stay_for_the_next_request(pair: Callable[..., Pair]) -> 
         rejected.append(both.exact.stats.rejected)
     # at most the draft beyond the last token is rejected
     assert rejected[1] - rejected[0] <= 1 < rejected[0]
+
+
+def test_audits_count_what_was_learned(tiny_split: Any) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with contextlib.closing(TailoredLlama(core, audit=1.0, learn=True, **COMMON)) as llm:
+        take(llm, PROMPTS[0], 40, temp=0.0)
+        first = llm.audit_report()
+        learned = llm.learned_token_set().provenance["learned"]
+        assert {int(t): n for t, n in learned.items()} == first.tokens
+        text = take(llm, PROMPTS[0], 40, temp=0.0)
+        again = llm.learned_token_set().provenance["learned"]
+        grown = {t: n - learned.get(t, 0) for t, n in again.items() if int(t) in first.tokens}
+        # where the whole vocabulary wanted something else, the text's token was not needed
+        assert all(0 <= n <= text.count(int(t)) for t, n in grown.items())
+        assert sum(grown.values()) > 0
+        report = llm.audit_report()
+        assert report.outside == sum(report.tokens.values())
+
+
+def test_a_bad_learned_set_changes_nothing(pair: Callable[..., Pair]) -> None:
+    both = pair("llama", {"n_vocab": 2048})
+    active = both.exact.active_ids
+    bad = TokenSet([400], None, {"learned": {"99999": 1}})
+    with pytest.raises(TokenIdError):
+        both.exact.set_token_set(bad)
+    assert both.exact.token_set is None
+    assert np.array_equal(both.exact.active_ids, active)
+
+
+def test_nothing_is_drafted_beyond_the_end(pair: Callable[..., Pair]) -> None:
+    both = pair("llama", {"n_vocab": 2048}, learn=True)
+    end = both.stock.token_eos()
+    asked: dict[str, Any] = {"max_tokens": 200, "temperature": 0.0, "logit_bias": {end: 3.5}}
+    prompt = "the"
+    for _ in range(8):  # blocks grow
+        outs = [llm.create_completion(prompt, **asked) for llm in (both.stock, both.exact)]
+        assert outs[0]["choices"] == outs[1]["choices"]
+    stats = both.exact._exact.stats()
+    before = (stats.n_drafted, stats.n_rejected)
+    out = both.exact.create_completion(prompt, **asked)
+    assert out["choices"][0]["finish_reason"] == "stop"
+    n = out["usage"]["completion_tokens"]
+    stats = both.exact._exact.stats()
+    assert stats.n_rejected == before[1]
+    assert stats.n_drafted - before[0] <= n + 1  # the end itself
 
 
 @pytest.mark.parametrize("sampling", ["greedy", "default", "plain draw", "penalties"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from gguf.quants import (
 from headbench import TABLES, cached_benches
 
 from vocabtailor_gguf import _native
+from vocabtailor_gguf._gguf import GGUFHeader
 from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.hook import ActiveHead
+from vocabtailor_gguf.store import VocabStore
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -139,8 +143,8 @@ def test_kernels_agree_with_the_product(
     assert len(values) == exact.size
     for (row, state), value in values.items():
         assert abs(value - exact[row, state]) <= margins[state]
-    # minima of their own make the parts of a logit larger than their sum
-    assert (margins < (2e-3 if kind == Q4_K else 1e-3) * np.abs(exact).max()).all()
+    # minima and offsets of their own make the parts of a logit larger than their sum
+    assert (margins < (2e-3 if kind in (Q4_K, Q6_K) else 1e-3) * np.abs(exact).max()).all()
     thresholds = np.quantile(exact, 0.95, axis=0).astype(np.float32)
     for threads in (1, 2, 3):
         hits, _ = scan(kernel, kind, rows, hidden, thresholds, threads)
@@ -191,6 +195,33 @@ def test_margins_cover_ggmls_product(tiny_split: TinySplit, table: str) -> None:
     for kernel in kernels():
         everything = np.full(n, -np.inf, dtype=np.float32)
         found, margins = scan(kernel, head.tensor_type, head.data, b.hidden, everything, 1)
+        for (row, state), value in found.items():
+            assert abs(value - products[state][row]) <= margins[state]
+
+
+def test_offsets_that_cancel(tiny_split: TinySplit, tmp_path: Path) -> None:
+    """Rows of zeros in Q6_K: ggml adds codes and offsets in different orders, and not to zero."""
+    files = tiny_split("llama", output_type="Q6_K", n_vocab=520, n_embd=2048)
+    head = GGUFHeader(files.vocab).tensors["output.weight"]
+    rng = np.random.default_rng(3)
+    rows = np.empty((520, 8, 210), dtype=np.uint8)
+    rows[:, :, :128] = 0x00
+    rows[:, :, 128:192] = 0xAA  # with the bits before: 32 everywhere
+    rows[:, :, 192:208] = rng.choice(np.array([127, 129], dtype=np.uint8), (520, 8, 16))
+    rows[:, :, 208:] = np.float16([0.01]).view(np.uint8)
+    data = bytearray(files.vocab.read_bytes())
+    data[head.offset : head.offset + rows.size] = rows.tobytes()
+    path = tmp_path / "zeros.vocab.gguf"
+    path.write_bytes(data)
+    hidden = rng.standard_normal((16, 2048), np.float32)
+    with VocabStore(path) as store:
+        all_rows = ActiveHead(store)
+        all_rows.set_static(np.arange(520, dtype=np.int32))
+        products = [all_rows.compute(hidden[i : i + 1], n_threads=1)[0] for i in range(16)]
+        all_rows.close()
+    everything = np.full(16, -np.inf, dtype=np.float32)
+    for kernel in kernels():
+        found, margins = scan(kernel, Q6_K, rows.reshape(520, -1), hidden, everything, 1)
         for (row, state), value in found.items():
             assert abs(value - products[state][row]) <= margins[state]
 

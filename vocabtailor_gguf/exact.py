@@ -26,6 +26,7 @@ class Exact:
 
     Args:
         hook: An attached hook with a store and a head.
+        vocab: The store's ctypes llama_vocab; drafts end at its end-of-generation tokens.
         placement: Where the whole head lies: ``"memory"``, a copy; ``"mapped"``, pages of the
             store's file, which the system may drop and read again; ``"streamed"``, read through a
             buffer of some MB at each verification.
@@ -40,6 +41,7 @@ class Exact:
     def __init__(
         self,
         hook: Hook,
+        vocab: Any,
         *,
         placement: Placement,
         max_block: int = MAX_BLOCK,
@@ -48,12 +50,16 @@ class Exact:
         if placement not in places:
             raise ValueError(f"whole_head: found {placement!r}, expected one of {places}")
         out = _native.ffi.new("vt_exact **")
-        _native.call("vt_exact_new", hook.handle, places.index(placement), max_block, out)
+        pointer = _native.pointer("struct llama_vocab *", vocab)
+        place = places.index(placement)
+        _native.call("vt_exact_new", hook.handle, pointer, place, max_block, out)
         self._handle: Any = _native.ffi.gc(out[0], _native.lib().vt_exact_free)
         self._needs: Any = hook.handle  # lives as long as this
 
     def watch(self, tokens: Sequence[int]) -> None:
-        """Let `missed` count tokens although the active set has them, beside earlier ones.
+        """Count in `watched` how often tokens are given although the active set has them.
+
+        Counts of those that were watched before go on.
 
         Raises:
             TokenIdError: An id is outside the vocabulary.
@@ -94,16 +100,20 @@ class Exact:
         return int(token[0])
 
     def missed(self) -> dict[int, int]:
-        """Return the tokens that were given although the active set lacked them, and how often.
+        """Return the tokens that were given although the active set lacked them, and how often."""
+        return self._counts("vt_exact_missed")
 
-        Watched ones, too.
-        """
+    def watched(self) -> dict[int, int]:
+        """Return the tokens of `watch`, and how often they were given."""
+        return self._counts("vt_exact_watched")
+
+    def _counts(self, function: str) -> dict[int, int]:
         n = _native.ffi.new("size_t *")
         null = _native.ffi.NULL
-        _native.call("vt_exact_missed", self._handle, null, null, 0, n)
+        _native.call(function, self._handle, null, null, 0, n)
         ids = _native.ffi.new("int32_t[]", n[0])
         counts = _native.ffi.new("uint64_t[]", n[0])
-        _native.call("vt_exact_missed", self._handle, ids, counts, n[0], n)
+        _native.call(function, self._handle, ids, counts, n[0], n)
         return dict(zip(list(ids), list(counts), strict=True))
 
     def stats(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -115,7 +116,7 @@ class TailoredLlama(SplitLlama):
         keeps_all = window == 0 or bool(self.context_params.swa_full)
         can_roll_back = keeps_all and not (self._is_recurrent or self._is_hybrid)
         max_block = MAX_BLOCK if can_roll_back else 1
-        return Exact(self._hook, placement=placement, max_block=max_block)
+        return Exact(self._hook, self._model.vocab, placement=placement, max_block=max_block)
 
     # ---- the active set ----
 
@@ -154,6 +155,10 @@ class TailoredLlama(SplitLlama):
                 chosen, where = TokenSet.load(token_set), os.fspath(token_set)
             if chosen is not None:
                 chosen.check(self._store, where)
+            watched = list(learned_counts(chosen))
+            if self._exact is not None:
+                self._exact.watch(watched)
+                self._counted = self._needed()
             if self._mode == "full":
                 ids = np.arange(self._store.n_vocab, dtype=np.int32)
             elif chosen is None:
@@ -162,9 +167,6 @@ class TailoredLlama(SplitLlama):
                 ids = np.union1d(self._always_on, chosen.ids).astype(np.int32)
             self._head.set_static(ids)
             self.token_set = chosen
-            if self._exact is not None:
-                self._counted = self._exact.missed()
-                self._exact.watch(list(learned_counts(chosen)))
             self._append_prompt(self._prompt)
             if self.n_tokens:
                 self._head.append(np.ascontiguousarray(self._input_ids, dtype=np.int32))
@@ -195,10 +197,15 @@ class TailoredLlama(SplitLlama):
             VocabTailorError: Nothing was learned and there is no set.
         """
         base = previous if previous is not None else self.token_set
-        missed = {} if self._exact is None else self._exact.missed()
-        new = {t: n - self._counted.get(t, 0) for t, n in missed.items()}
+        new = {t: n - self._counted.get(t, 0) for t, n in self._needed().items()}
         new = {t: n for t, n in new.items() if n}
         return learned(base, new, self._store.tokenizer_sha256, decay=decay, least=least)
+
+    def _needed(self) -> Counter[int]:
+        """How often tokens were needed that the set lacked, or has learned."""
+        if self._exact is None:
+            return Counter()
+        return Counter(self._exact.missed()) + Counter(self._exact.watched())
 
     def _keep_learned(self) -> None:
         """Let learned tokens join the static rows, after those that are there."""
@@ -206,7 +213,7 @@ class TailoredLlama(SplitLlama):
         new = np.setdiff1d(np.fromiter(self._verifier.missed(), dtype=np.int32), static)
         if new.size:
             self._head.set_static(np.concatenate([static, new]))
-            self._verifier.watch(new.tolist())
+            self._verifier.watch([*self._verifier.watched(), *new.tolist()])
 
     def audit_report(self) -> AuditReport:
         """Return what the audits of tailored mode found since the model was loaded."""

@@ -207,7 +207,7 @@ static bool generate(struct session * s, int n_predict, bool verify) {
     if (!ok(s, vt_head_append(s->head, s->tokens, s->n_tokens, NULL, s->err, sizeof(s->err)))) {
         return false;
     }
-    if (verify && (!ok(s, vt_exact_new(s->hook, VT_PLACEMENT_MAPPED, s->max_block, &s->exact, s->err, sizeof(s->err))) ||
+    if (verify && (!ok(s, vt_exact_new(s->hook, s->vocab, VT_PLACEMENT_MAPPED, s->max_block, &s->exact, s->err, sizeof(s->err))) ||
                    !ok(s, vt_exact_begin(s->exact, s->chain, s->err, sizeof(s->err))))) {
         return false;
     }

@@ -227,7 +227,7 @@ typedef struct vt_exact vt_exact;
 /* where the whole head lies */
 typedef enum vt_placement {
     VT_PLACEMENT_MEMORY   = 0, /* read once, kept in memory */
-    VT_PLACEMENT_MAPPED   = 1, /* pages of the store's file, which must not shrink; in memory where ggml interleaves rows */
+    VT_PLACEMENT_MAPPED   = 1, /* pages of the store's file, which must not shrink; in memory on Windows */
     VT_PLACEMENT_STREAMED = 2  /* read through a buffer of some MB at each verification */
 } vt_placement;
 
@@ -246,12 +246,14 @@ typedef struct vt_exact_stats {
     int32_t  own_kernel; /* 1: the head is scanned by our own kernel, 0: by ggml's product */
 } vt_exact_stats;
 
-/* hook must have a store and a head, be attached, and outlive this. placement: a vt_placement. max_block: tokens drafted before they are verified, at
- * most 16; 1 where the context's memory cannot drop its last tokens (recurrent models, a sliding window without swa_full). */
-vt_status vt_exact_new(vt_hook * hook, int32_t placement, size_t max_block, vt_exact ** out, char * err, size_t n_err);
+/* hook must have a store and a head, be attached, and outlive this. vocab: of the store; drafts end at its end-of-generation tokens. placement: a
+ * vt_placement. max_block: tokens drafted before they are verified, at most 16; 1 where the context's memory cannot drop its last tokens (recurrent
+ * models, a sliding window without swa_full). */
+vt_status vt_exact_new(vt_hook * hook, const struct llama_vocab * vocab, int32_t placement, size_t max_block, vt_exact ** out, char * err,
+                       size_t n_err);
 void      vt_exact_free(vt_exact * e);
 
-/* tokens that vt_exact_missed counts although the active set has them, beside earlier ones */
+/* count from now on how often these tokens are given although the active set has them; counts of those that were watched before go on */
 vt_status vt_exact_watch(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
 
 /* start with a chain; it is cloned, and the clone goes on. Tokens that the chain has accepted before must be in the head's
@@ -269,9 +271,12 @@ vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t 
 /* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change */
 vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
 
-/* tokens that were given, or found by an audit, although the active set lacked them, and watched ones that were given, ascending, and how often;
- * writes up to n_ids, *n is their number in any case */
+/* tokens that were given, or found by an audit, although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
+ * number in any case */
 vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
+
+/* the same of watched tokens, those that were never given included */
+vt_status vt_exact_watched(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 vt_status vt_exact_get_stats(const vt_exact * e, vt_exact_stats * out);
 

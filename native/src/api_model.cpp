@@ -27,10 +27,24 @@ struct vt_exact {
     vt::exact         impl;
     std::atomic<bool> busy{false};
 
-    vt_exact(vt_hook * k, vt_placement placement, size_t max_block) : hook(k), impl(k->impl, placement, max_block) {}
+    vt_exact(vt_hook * k, const llama_vocab & vocab, vt_placement placement, size_t max_block)
+        : hook(k), impl(k->impl, vocab, placement, max_block) {}
 };
 
 using namespace vt;
+
+static void copy_counts(const std::map<int32_t, uint64_t> & from, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n) {
+    require(n != nullptr && (n_ids == 0 || (ids != nullptr && counts != nullptr)), "ids, counts and n must not be NULL");
+    size_t i = 0;
+    for (const auto & entry : from) {
+        if (i < n_ids) {
+            ids[i]    = entry.first;
+            counts[i] = entry.second;
+        }
+        i++;
+    }
+    *n = i;
+}
 
 extern "C" {
 
@@ -171,15 +185,16 @@ VT_EXPORT vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out) {
 
 // ---- exact mode ----
 
-VT_EXPORT vt_status vt_exact_new(vt_hook * hook, int32_t placement, size_t max_block, vt_exact ** out, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_exact_new(vt_hook * hook, const struct llama_vocab * vocab, int32_t placement, size_t max_block, vt_exact ** out, char * err,
+                                 size_t n_err) {
     return guard(err, n_err, [&] {
-        require(hook != nullptr && out != nullptr, "hook and out must not be NULL");
+        require(hook != nullptr && vocab != nullptr && out != nullptr, "hook, vocab and out must not be NULL");
         require(hook->store != nullptr && hook->head != nullptr, "exact mode needs a hook with a store and a head");
         require(hook->impl.context() != nullptr, "no context is attached");
         require(placement >= VT_PLACEMENT_MEMORY && placement <= VT_PLACEMENT_STREAMED, "no such placement");
         *out = nullptr;
         const lock k(hook), h(hook->head), s(hook->store);
-        *out = new vt_exact(hook, static_cast<vt_placement>(placement), max_block);
+        *out = new vt_exact(hook, *vocab, static_cast<vt_placement>(placement), max_block);
     });
 }
 
@@ -229,16 +244,15 @@ VT_EXPORT vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * ch
 
 VT_EXPORT vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
-        require(e != nullptr && n != nullptr && (n_ids == 0 || (ids != nullptr && counts != nullptr)), "exact, ids, counts and n must not be NULL");
-        size_t i = 0;
-        for (const auto & entry : e->impl.missed()) {
-            if (i < n_ids) {
-                ids[i]    = entry.first;
-                counts[i] = entry.second;
-            }
-            i++;
-        }
-        *n = i;
+        require(e != nullptr, "exact must not be NULL");
+        copy_counts(e->impl.missed(), ids, counts, n_ids, n);
+    });
+}
+
+VT_EXPORT vt_status vt_exact_watched(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(e != nullptr, "exact must not be NULL");
+        copy_counts(e->impl.watched(), ids, counts, n_ids, n);
     });
 }
 

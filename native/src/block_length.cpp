@@ -7,10 +7,11 @@ namespace vt {
 
 namespace {
 
-constexpr double MEMORY      = 0.97;  // what a verdict still weighs after the next one
-constexpr double TIME_MEMORY = 0.8;
-constexpr double UNSEEN      = 1.2;  // guess for the next longer block that was never measured
-constexpr int    RETRY       = 64;   // blocks or tokens after which the other way is measured again
+constexpr double MEMORY       = 0.97;  // what a verdict still weighs after the next one
+constexpr double TIME_MEMORY  = 0.8;
+constexpr double UNSEEN       = 1.2;  // guess for the next longer block that was never measured
+constexpr int    RETRY        = 64;   // blocks or tokens after which the other way is measured again
+constexpr size_t RETRY_LENGTH = 2;    // and again at once while it holds
 
 void smooth(double & mean, double value) {
     mean = mean == 0.0 ? value : TIME_MEMORY * mean + (1.0 - TIME_MEMORY) * value;
@@ -53,13 +54,13 @@ size_t block_length::next(size_t limit, bool or_none) {
             best      = size_t(1) << i;
         }
     }
-    if (!or_none) {
+    if (!or_none || std::isinf(best_time)) {
         return best;
     }
     // both ways are measured from time to time; while long blocks pay, the whole vocabulary is no rival
     const double whole = m_whole_us == 0.0 ? INFINITY : m_decode_us + m_whole_us;
     if (whole < best_time) {
-        return ++m_since_drafting % RETRY == 0 ? 1 : 0;
+        return m_held || ++m_since_drafting % RETRY == 0 ? std::min<size_t>(limit, RETRY_LENGTH) : 0;
     }
     return best == 1 && ++m_since_whole % RETRY == 0 ? 0 : best;
 }
@@ -69,6 +70,7 @@ void block_length::record_decode(int64_t us) {
 }
 
 void block_length::record_block(size_t n, size_t n_accepted, int64_t draft_us, int64_t verify_us) {
+    m_held              = n_accepted >= n;
     const size_t judged = std::min(n, n_accepted + 1);
     for (size_t i = 0; i < judged; i++) {
         m_judged   = MEMORY * m_judged + 1.0;
@@ -87,6 +89,7 @@ void block_length::record_block(size_t n, size_t n_accepted, int64_t draft_us, i
 }
 
 void block_length::record_whole(int64_t us) {
+    m_held = false;
     smooth(m_whole_us, static_cast<double>(us));
 }
 

@@ -38,9 +38,10 @@ class block_length {
     double                        m_accepted  = 9.0;
     double                        m_judged    = 10.0;
     double                        m_decode_us = 0.0;
-    double                        m_draft_us  = 0.0;  // of one token, without its decode
-    double                        m_whole_us  = 0.0;  // 0 where not measured yet
-    std::array<double, N_CLASSES> m_verify_us{};      // of a block, 0 where not measured yet
+    double                        m_draft_us  = 0.0;         // of one token, without its decode
+    double                        m_whole_us  = 0.0;         // 0 where not measured yet
+    std::array<double, N_CLASSES> m_verify_us{};             // of a block, 0 where not measured yet
+    bool                          m_held           = false;  // the last decision was a block, all of it accepted
     bool                          m_is_cold        = true;
     int                           m_since_whole    = 0;  // blocks
     int                           m_since_drafting = 0;  // tokens

@@ -6,9 +6,14 @@
 
 namespace vt {
 
-exact::exact(hook & k, vt_placement placement, size_t max_block)
+exact::exact(hook & k, const llama_vocab & vocab, vt_placement placement, size_t max_block)
     : m_hook(k), m_whole(*k.get_store(), placement, llama_n_threads(k.context())), m_extra(*k.get_store()),
-      m_vocab(llama_model_get_vocab(llama_get_model(k.context()))), m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+      m_max_block(std::min(max_block, SCAN_MAX_STATES)) {
+    m_is_end.resize(static_cast<size_t>(k.get_store()->info().n_vocab));
+    for (size_t i = 0; i < m_is_end.size(); i++) {
+        const int32_t id = static_cast<int32_t>(i);
+        m_is_end[i]      = id < llama_vocab_n_tokens(&vocab) && llama_vocab_is_eog(&vocab, id);
+    }
 }
 
 int32_t exact::n_threads() const {
@@ -17,7 +22,12 @@ int32_t exact::n_threads() const {
 
 void exact::watch(const int32_t * tokens, size_t n) {
     m_hook.get_store()->check_ids(tokens, n);
-    m_watched.insert(tokens, tokens + n);
+    std::map<int32_t, uint64_t> now;
+    for (size_t i = 0; i < n; i++) {
+        const auto before = m_watched.find(tokens[i]);
+        now[tokens[i]]    = before == m_watched.end() ? 0 : before->second;
+    }
+    m_watched = std::move(now);
 }
 
 void exact::begin(const llama_sampler * samplers) {
@@ -103,7 +113,7 @@ void exact::draft(int32_t n_tokens, size_t n) {
         m_chain->accept(token);
         s.token = token;
         m_steps.push_back(std::move(s));
-        if (i + 1 == n || llama_vocab_is_eog(m_vocab, token)) {
+        if (i + 1 == n || m_is_end[static_cast<size_t>(token)]) {
             break;
         }
         decode(&token, 1, n_tokens + static_cast<int32_t>(i));
@@ -185,6 +195,13 @@ bool exact::lacked(int32_t token) const {
     return !h.contains(token) || std::find(ids.begin() + static_cast<std::ptrdiff_t>(std::min(m_n_base, ids.size())), ids.end(), token) != ids.end();
 }
 
+void exact::count_watched(int32_t token) {
+    const auto found = m_watched.find(token);
+    if (found != m_watched.end()) {
+        found->second++;
+    }
+}
+
 int32_t exact::sample(int32_t n_tokens, size_t max_block) {
     if (!m_chain) {
         throw error(VT_ERROR_ARGUMENT, "no chain: call vt_exact_begin first");
@@ -212,8 +229,10 @@ int32_t exact::sample(int32_t n_tokens, size_t max_block) {
     }
     m_stats.n_tokens++;
     const int32_t token = m_steps[m_n_given++].token;
-    if (lacked(token) || m_watched.count(token) > 0) {
+    if (lacked(token)) {
         m_missed[token]++;
+    } else {
+        count_watched(token);
     }
     return token;
 }
@@ -261,6 +280,8 @@ int32_t exact::audit(const llama_sampler * samplers) {
     if (!h.contains(token)) {
         m_stats.n_outside++;
         m_missed[token]++;
+    } else {
+        count_watched(token);
     }
     return token;
 }

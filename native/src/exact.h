@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <vector>
 
 namespace vt {
@@ -23,9 +22,10 @@ namespace vt {
 class exact {
   public:
     // max_block: 1 where the context's memory cannot be rolled back
-    exact(hook & k, vt_placement placement, size_t max_block);
+    // vocab: drafts end at its end-of-generation tokens; the core has none
+    exact(hook & k, const llama_vocab & vocab, vt_placement placement, size_t max_block);
 
-    // tokens that are counted although the active set has them
+    // count how often these are given from now on although the active set has them; those that were watched before count on
     void watch(const int32_t * tokens, size_t n);
 
     // a new text or a new chain, whose samplers are cloned
@@ -40,8 +40,11 @@ class exact {
     // the token that the samplers would choose now from the whole vocabulary; nothing changes
     int32_t audit(const llama_sampler * samplers);
 
-    // tokens that were given and that the active set lacked when their chain began, or that are watched, and how often
+    // tokens that were given and that the active set lacked when their chain began, and how often
     const std::map<int32_t, uint64_t> & missed() const { return m_missed; }
+
+    // those that are watched, and how often they were given
+    const std::map<int32_t, uint64_t> & watched() const { return m_watched; }
 
     vt_exact_stats stats() const;
 
@@ -56,8 +59,8 @@ class exact {
 
     hook &                      m_hook;
     whole_head                  m_whole;
-    head                        m_extra;  // rows that a scan has listed
-    const llama_vocab *         m_vocab;
+    head                        m_extra;   // rows that a scan has listed
+    std::vector<bool>           m_is_end;  // of generation
     size_t                      m_max_block;
     std::unique_ptr<chain>      m_chain;
     std::vector<step>           m_steps;  // of the block
@@ -69,7 +72,7 @@ class exact {
     std::vector<float>          m_logits;
     std::vector<scan_hit>       m_hits;
     std::map<int32_t, uint64_t> m_missed;
-    std::set<int32_t>           m_watched;
+    std::map<int32_t, uint64_t> m_watched;
     int64_t                     m_decode_us = 0;  // in the block's draft
     vt_exact_stats              m_stats     = {};
 
@@ -86,6 +89,7 @@ class exact {
     step   new_step() const;
     void   run_block(int32_t n_tokens, size_t n);
     bool   lacked(int32_t token) const;
+    void   count_watched(int32_t token);
     void   decode(const int32_t * tokens, size_t n, int32_t pos);
     void   draft(int32_t n_tokens, size_t n);
     size_t verify();

@@ -51,6 +51,9 @@ double max_row_norm(store & s, int32_t n_threads) {
 }  // namespace
 
 whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m_store(s), m_placement(placement), m_head(s) {
+#if defined(_WIN32)
+    m_placement = placement == VT_PLACEMENT_MAPPED ? VT_PLACEMENT_MEMORY : placement;  // there are no maps
+#endif
     const vt_store_info & info = s.info();
     if (m_head.is_known_layout() && info.logit_scale > 0.0f) {
         m_scan_rows.format = find_scan_format(info.head_type);
@@ -208,6 +211,15 @@ void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * t
     });
 }
 
+// ggml adds products of halves in halves where the processor can: no useful bound holds for another order of them
+bool whole_head::sums_are_halves() const {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return m_store.info().head_type == GGML_TYPE_F16;
+#else
+    return false;
+#endif
+}
+
 void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
     std::vector<float> lowered(n_hidden);
@@ -215,8 +227,12 @@ void whole_head::multiply(const float * hidden, size_t n_hidden, const float * t
         lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
     }
     for_each_chunk(CHUNK_ROWS, [&](size_t first, size_t n) {
+        const size_t from     = bring(first, n);
+        const size_t together = sums_are_halves() ? 1 : n_hidden;
         m_chunk.resize(n * n_hidden);
-        m_head.compute_range(hidden, n_hidden, n_threads, bring(first, n), n, m_chunk.data());
+        for (size_t i = 0; i < n_hidden; i += together) {
+            m_head.compute_range(hidden + i * n_embd, together, n_threads, from, n, m_chunk.data() + i * n);
+        }
         for (size_t row = 0; row < n; row++) {
             for (size_t i = 0; i < n_hidden; i++) {
                 const float value = m_chunk[i * n + row];

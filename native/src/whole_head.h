@@ -57,6 +57,7 @@ class whole_head {
     void scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
     void multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
 
+    bool  sums_are_halves() const;
     float margin(const float * hidden, float threshold) const;
     float product_threshold(float threshold) const;
 };

@@ -72,13 +72,19 @@ int main() {
     {
         // drafts that never hold and cost more than what they avoid
         block_length  b;
-        const world   w = {0.0, 1000, 800, 2000, 10, 1500};
+        const world   w = {0.0, 1000, 300, 2000, 10, 1500};
         const outcome o = live(b, w, 1000);
         expect(o.n_whole > 800, "decides on the whole vocabulary where that is cheaper");
         expect(o.n_blocks > 10, "but tries drafts again");
         block_length c;
         expect(live(c, w, 1000, 16, false).n_whole == 0, "unless it must not");
         expect(live(b, gemma, 2000).mean_length > 12, "and comes back to them");
+        world holds      = w;
+        holds.acceptance = 0.99;
+        block_length d;
+        live(d, w, 400);
+        live(d, holds, 800);
+        expect(live(d, holds, 200).mean_length > 7, "also at the same costs");
     }
     // one disturbed measurement of a length must not rule it out for good
     for (size_t disturbed : {1, 2, 4, 8, 16}) {

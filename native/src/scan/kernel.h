@@ -9,13 +9,15 @@
 namespace vt {
 
 // A type of rows. Weights come in groups that share a scale; a group's weight is scale * (q - OFFSET) - minimum, where q
-// is what the kernels multiply: an unsigned byte.
+// is what the kernels multiply: an unsigned byte. APART: ggml has kernels that multiply q and the offset by themselves and
+// add the products in another order.
 struct scan_q8_0 {
     static constexpr int  VALUES = 32;  // of a block in the file
     static constexpr int  BYTES  = 34;  // fp16 scale, 32 int8
     static constexpr int  GROUP  = 32;
     static constexpr int  OFFSET = 128;
     static constexpr bool MINS   = false;
+    static constexpr bool APART  = false;
 };
 
 struct scan_q4_0 {
@@ -24,6 +26,7 @@ struct scan_q4_0 {
     static constexpr int  GROUP  = 32;
     static constexpr int  OFFSET = 8;
     static constexpr bool MINS   = false;
+    static constexpr bool APART  = false;
 };
 
 struct scan_q4_k {
@@ -32,6 +35,7 @@ struct scan_q4_k {
     static constexpr int  GROUP  = 32;
     static constexpr int  OFFSET = 0;
     static constexpr bool MINS   = true;
+    static constexpr bool APART  = false;
 };
 
 struct scan_q6_k {
@@ -40,6 +44,7 @@ struct scan_q6_k {
     static constexpr int  GROUP  = 16;
     static constexpr int  OFFSET = 32;
     static constexpr bool MINS   = false;
+    static constexpr bool APART  = true;
 };
 
 enum class scan_type { q8_0, q4_0, q4_k, q6_k };
@@ -52,6 +57,7 @@ struct scan_format {
     int       group;
     int       offset;
     bool      mins;
+    bool      apart;
 };
 
 // Where the groups of a few rows lie side by side, expanded: step bytes for each group of a row and its neighbours,
@@ -120,7 +126,7 @@ extern const scan_kernel scan_kernel_avx2;
 extern const scan_kernel scan_kernel_dotprod;
 #endif
 
-// Euclidean norms of a row's two parts, scaled quants and minima, added
+// Euclidean norms of a row's parts that kernels may sum by themselves, scaled quants, offsets and minima, added
 double scan_norm(const scan_job & job, int64_t row);
 
 static inline float scan_fp16_to_fp32(uint16_t h) {

@@ -7,7 +7,7 @@ namespace vt {
 namespace {
 
 template <class F> scan_format describe(scan_type type) {
-    return {type, F::VALUES, F::BYTES, F::GROUP, F::OFFSET, F::MINS};
+    return {type, F::VALUES, F::BYTES, F::GROUP, F::OFFSET, F::MINS, F::APART};
 }
 
 size_t n_vectors(const scan_layout & l, size_t n_groups) {

@@ -41,13 +41,16 @@ template <class F> static void run_type(const scan_job & job) {
                 const uint8_t * q   = job.tile + (size_t) g * tile::STEP;
                 const int       at  = g * job.layout.bundles + s;
                 const int8_t *  h   = job.h + (size_t) at * F::GROUP;
+                const float     d   = job.d[(size_t) at * (size_t) n_lanes];
                 int             dot = 0;
+                int             all = 0;
                 for (int i = 0; i < F::GROUP; i++) {
                     dot += (q[i] - F::OFFSET) * h[i];
+                    all += h[i];
                 }
-                sum += (float) dot * (load_float(q + tile::SCALES) * job.d[(size_t) at * (size_t) n_lanes]);
-                for (int i = 0; F::MINS && i < n_lanes; i++) {
-                    sum -= load_float(q + tile::MINIMA) * job.sums[at * n_lanes + i];
+                sum += (float) dot * (load_float(q + tile::SCALES) * d);
+                if (F::MINS) {
+                    sum -= load_float(q + tile::MINIMA) * (d * (float) all);
                 }
             }
             if (sum >= job.thresholds[s * n_lanes]) {
@@ -73,21 +76,26 @@ template <class F> static double norm_of(const scan_job & job, int64_t row) {
     using tile = scan_tile<F, 1>;
     expand<F, 1>(job, row);
     double weights = 0.0;
+    double offsets = 0.0;
     double minima  = 0.0;
     for (int g = 0; g < job.n_groups; g++) {
         const uint8_t * q   = job.tile + (size_t) g * tile::STEP;
         const double    d   = (double) load_float(q + tile::SCALES);
+        const int       off = F::APART ? 0 : F::OFFSET;
         int             dot = 0;
         for (int i = 0; i < F::GROUP; i++) {
-            dot += (q[i] - F::OFFSET) * (q[i] - F::OFFSET);
+            dot += (q[i] - off) * (q[i] - off);
         }
         weights += d * d * dot;
+        if (F::APART) {
+            offsets += d * d * F::OFFSET * F::OFFSET * F::GROUP;
+        }
         if (F::MINS) {
             const double m = (double) load_float(q + tile::MINIMA);
             minima += m * m * F::GROUP;
         }
     }
-    return std::sqrt(weights) + std::sqrt(minima);
+    return std::sqrt(weights) + std::sqrt(offsets) + std::sqrt(minima);
 }
 
 double scan_norm(const scan_job & job, int64_t row) {

@@ -116,13 +116,14 @@ scan_states::scan_states(const scan_format & format, size_t n_embd, const float 
 scan_states::~scan_states() = default;
 
 float scan_states::margin(size_t state, double max_row_norm) const {
-    // The terms t of a logit are (exact integer) * (scale * scale), those of scaled quants and those of minima; by
-    // Cauchy-Schwarz sum |t| <= (norm of quants + norm of minima) * |state| for every way of splitting them. A float
-    // result differs from the true sum by at most gamma_k * sum |t|, k = most roundings met by one term.
+    // The terms t of a logit are (exact integer) * (scale * scale), those of scaled quants, of offsets where they are
+    // multiplied apart, and of minima; by Cauchy-Schwarz sum |t| <= (sum of the parts' norms) * |state| for every way of
+    // splitting the parts. A float result differs from the true sum by at most gamma_k * sum |t|, k = most roundings met
+    // by one term.
     //   own:  2 per group at most (quants, minima), and 2 scale products, 1 conversion, 1 sum of a lane, 3 folds
-    //   ggml: its kernels add 4 products of integers per lane at least, so there are <= n_embd / 4 terms of quants and as
-    //         many of minima, any order of adding them has fewer adds, plus a few products and conversions
-    const double parts    = m_format.mins ? 2.0 : 1.0;
+    //   ggml: its kernels add 4 products of integers per lane at least, so there are <= n_embd / 4 terms of each part,
+    //         any order of adding them has fewer adds, plus a few products and conversions
+    const double parts    = m_format.mins || m_format.apart ? 2.0 : 1.0;
     const double n_groups = (double) (m_n_embd / (size_t) m_format.group);
     const double u        = 0x1p-24;
     const auto   gamma    = [u](double k) { return k * u / (1.0 - k * u); };
