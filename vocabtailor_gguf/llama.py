@@ -45,7 +45,7 @@ class TailoredLlama(SplitLlama):
         mode: ``"tailored"``, ``"exact"`` or ``"full"``.
         whole_head: Where exact mode and audits have the whole LM head: ``"mapped"``, as pages of
             the store's file; ``"memory"``, as a copy; ``"streamed"``, nowhere: it is read through
-            a buffer of some MB each time, which is slow.
+            a buffer of some MB each time, which takes two to three times as long.
         learn: After each request, keep the tokens that the static set turned out to lack.
         audit: In mode ``"tailored"``, the share of steps that are checked against the whole
             vocabulary, 0 to 1; see `audit_report`.
