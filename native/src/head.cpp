@@ -126,7 +126,7 @@ void head::set_all(bool mapped) {
     }
     if (m_store.bias()) {
         m_bias.resize(n_vocab);
-        m_store.read_rows(*m_store.bias(), ids.data(), n_vocab, reinterpret_cast<uint8_t *>(m_bias.data()));
+        m_store.read_range(*m_store.bias(), 0, n_vocab, reinterpret_cast<uint8_t *>(m_bias.data()));
     }
     shrink(0);
     push_new(ids.data(), n_vocab);

@@ -207,9 +207,13 @@ void store::read_rows(const table & t, const int32_t * ids, size_t n, uint8_t * 
         while (i + run < n && run < max_run && ids[i + run] == ids[i + run - 1] + 1) {
             run++;
         }
-        m_file->read_at(t.offset + static_cast<uint64_t>(ids[i]) * t.row_bytes, out + i * t.row_bytes, run * t.row_bytes);
+        read_range(t, static_cast<size_t>(ids[i]), run, out + i * t.row_bytes);
         i += run;
     }
+}
+
+void store::read_range(const table & t, size_t first, size_t n, uint8_t * out) {
+    m_file->read_at(t.offset + static_cast<uint64_t>(first) * t.row_bytes, out, n * t.row_bytes);
     m_n_read += n;
 }
 

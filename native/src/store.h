@@ -36,6 +36,9 @@ class store {
     // out: (n, t.row_bytes); ids must have been checked. Runs of consecutive ids are read at once.
     void read_rows(const table & t, const int32_t * ids, size_t n, uint8_t * out);
 
+    // rows first .. first + n, which must be there
+    void read_range(const table & t, size_t first, size_t n, uint8_t * out);
+
     // out: (n, n_embd) f32
     void embedding_rows(const int32_t * ids, size_t n, float * out);
 

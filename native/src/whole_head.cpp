@@ -23,12 +23,6 @@ double norm(const float * x, size_t n) {
     return std::sqrt(sum) * (1.0 + 0x1p-40);  // rounded up
 }
 
-std::vector<int32_t> ids_from(size_t first, size_t n) {
-    std::vector<int32_t> ids(n);
-    std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-    return ids;
-}
-
 // of the rows as ggml dequantises them
 double max_row_norm(store & s, int32_t n_threads) {
     const table &        t      = s.get_table(VT_TABLE_HEAD);
@@ -38,7 +32,7 @@ double max_row_norm(store & s, int32_t n_threads) {
     double               most = 0.0;
     for (int64_t first = 0; first < t.n_rows; first += static_cast<int64_t>(CHUNK_ROWS)) {
         const size_t n = std::min(CHUNK_ROWS, static_cast<size_t>(t.n_rows - first));
-        s.read_rows(t, ids_from(static_cast<size_t>(first), n).data(), n, rows.data());
+        s.read_range(t, static_cast<size_t>(first), n, rows.data());
         requantize(t.type, rows.data(), n * t.row_bytes, GGML_TYPE_F32, reinterpret_cast<uint8_t *>(values.data()), n * n_cols * sizeof(float),
                    static_cast<int64_t>(n), t.n_cols, n_threads);
         for (size_t i = 0; i < n; i++) {
@@ -60,7 +54,7 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
     }
     if (s.bias() != nullptr) {
         m_bias.resize(static_cast<size_t>(info.n_vocab));
-        s.read_rows(*s.bias(), ids_from(0, m_bias.size()).data(), m_bias.size(), reinterpret_cast<uint8_t *>(m_bias.data()));
+        s.read_range(*s.bias(), 0, m_bias.size(), reinterpret_cast<uint8_t *>(m_bias.data()));
         m_max_bias = *std::max_element(m_bias.begin(), m_bias.end());
     }
     // interleaved rows are for logits alone, once the scan has its own
@@ -76,6 +70,8 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
         });
         if (!std::isfinite(m_max_row_norm)) {
             m_scan_rows = {};
+            m_map.reset();
+            std::vector<uint8_t>().swap(m_rows);
             expect_logits();
         }
     } else {
@@ -106,7 +102,7 @@ void whole_head::place_scan_rows() {
         m_scan_rows.rows = m_map->data();
     } else {
         m_rows.resize(n_rows * t.row_bytes);
-        m_store.read_rows(t, ids_from(0, n_rows).data(), n_rows, m_rows.data());
+        m_store.read_range(t, 0, n_rows, m_rows.data());
         m_scan_rows.rows = m_rows.data();
     }
 }
@@ -118,7 +114,7 @@ void whole_head::read(size_t first, size_t n) {
     }
     const table & t = m_store.get_table(VT_TABLE_HEAD);
     m_rows.resize(n * t.row_bytes);
-    m_store.read_rows(t, ids_from(first, n).data(), n, m_rows.data());
+    m_store.read_range(t, first, n, m_rows.data());
     m_scan_rows.rows   = m_rows.data();
     m_scan_rows.n_rows = static_cast<int64_t>(n);
 }
@@ -137,7 +133,9 @@ size_t whole_head::bring(size_t first, size_t n) {
     if (!m_in_chunks) {
         return first;
     }
-    m_head.set_static(ids_from(first, n).data(), n);
+    std::vector<int32_t> ids(n);
+    std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+    m_head.set_static(ids.data(), n);
     return 0;
 }
 

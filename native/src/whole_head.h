@@ -26,7 +26,7 @@ class whole_head {
     void expect_logits();
 
     // whether logits need no more than one product
-    bool has_logits() const { return !m_head.ids().empty() && !m_in_chunks; }
+    bool has_logits() const { return !m_in_chunks; }
 
     size_t n_bytes() const { return m_head.n_bytes() + m_rows.capacity() + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float); }
 

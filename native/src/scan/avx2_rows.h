@@ -57,14 +57,13 @@ TARGET static inline __m256 broadcast(const uint8_t * p) {
 }
 
 // N rows, whose groups begin at q and go on step bytes later: Q8_0 as it lies in the file, other types expanded
-template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE>
-TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
+template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
     using tile             = scan_tile<F, N>;
     constexpr int NV       = SIDE * F::GROUP / 32;  // vectors per group
-    constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    constexpr int STEP     = F::IN_FILE ? F::BYTES : tile::STEP;
     constexpr int SHARE    = scan_share<F, N>::BYTES;
     const int     n_groups = job.n_groups;
-    const char *  ahead    = (const char *) job.rows + (row + (IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
+    const char *  ahead    = (const char *) job.rows + (row + (F::IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
 
     __m256          sum[N][BUNDLES];
     const uint8_t * q[N];
@@ -74,7 +73,7 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
         for (int b = 0; b < BUNDLES; b++) {
             sum[r][b] = _mm256_setzero_ps();
         }
-        q[r] = IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
+        q[r] = F::IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
     }
     for (int g = 0; g < n_groups; g++) {
         __m256i acc[N][BUNDLES];
@@ -83,7 +82,7 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
 #pragma GCC unroll 2
             for (int b = 0; b < BUNDLES; b++) {
                 const int32_t * bias = job.bias + (g * BUNDLES + b) * 8;
-                acc[r][b]            = IN_FILE ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
+                acc[r][b]            = F::IN_FILE ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
             }
         }
 // the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
@@ -97,18 +96,18 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
 #pragma GCC unroll 8
             for (int r = 0; r < N; r++) {
                 const __m256i w = repeat<SIDE>(q[r], k);
-                const __m256i u = IN_FILE ? dot_weights(w) : w;
+                const __m256i u = F::IN_FILE ? dot_weights(w) : w;
 #pragma GCC unroll 2
                 for (int b = 0; b < BUNDLES; b++) {
                     const __m256i h = _mm256_load_si256((const __m256i *) (job.h + (size_t) ((g * BUNDLES + b) * NV + k) * 32));
-                    acc[r][b]       = IN_FILE ? dot_add(acc[r][b], w, u, h) : dot_unsigned(acc[r][b], u, h);
+                    acc[r][b]       = F::IN_FILE ? dot_add(acc[r][b], w, u, h) : dot_unsigned(acc[r][b], u, h);
                 }
             }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < N; r++) {
             const __m256 dw =
-                IN_FILE ? _mm256_cvtph_ps(_mm_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
+                F::IN_FILE ? _mm256_cvtph_ps(_mm_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
 #pragma GCC unroll 2
             for (int b = 0; b < BUNDLES; b++) {
                 const int at = (g * BUNDLES + b) * 8;
@@ -135,42 +134,37 @@ TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, i
     }
 }
 
-template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
-    if (!IN_FILE) {
+template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!F::IN_FILE) {
         expand<F, N>(job, row);
     }
-    run_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, IN_FILE ? job.rows + row * job.row_size : job.tile, row);
+    run_rows<F, SIDE, BUNDLES, N>(job, F::IN_FILE ? job.rows + row * job.row_size : job.tile, row);
 }
 
-template <class F, int SIDE, int BUNDLES, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
+template <class F, int SIDE, int BUNDLES> TARGET static void run_side(const scan_job & job) {
     constexpr int N   = BUNDLES == 1 ? ROWS1 : ROWS2;
     int64_t       row = 0;
     for (; row + N <= job.n_rows; row += N) {
-        take_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, row);
+        take_rows<F, SIDE, BUNDLES, N>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        take_rows<F, SIDE, BUNDLES, 1, IN_FILE>(job, row);
+        take_rows<F, SIDE, BUNDLES, 1>(job, row);
     }
 }
 
-template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+template <class F> static void run_type(const scan_job & job) {
     switch (job.layout.side * job.layout.bundles) {
-    case 16: run_side<F, 8, 2, IN_FILE>(job); break;
-    case 8: run_side<F, 8, 1, IN_FILE>(job); break;
-    case 4: run_side<F, 4, 1, IN_FILE>(job); break;
-    case 2: run_side<F, 2, 1, IN_FILE>(job); break;
+    case 16: run_side<F, 8, 2>(job); break;
+    case 8: run_side<F, 8, 1>(job); break;
+    case 4: run_side<F, 4, 1>(job); break;
+    case 2: run_side<F, 2, 1>(job); break;
     default:
         if constexpr (F::GROUP == 32) {
-            run_side<F, 1, 1, IN_FILE>(job);
+            run_side<F, 1, 1>(job);
         }
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.type) {
-    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
-    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
-    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
-    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
-    }
+    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
 }

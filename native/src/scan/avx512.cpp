@@ -91,20 +91,20 @@ TARGET static inline __m512 broadcast(const uint8_t * p) {
 }
 
 // N rows, whose groups begin at q and go on step bytes later: Q8_0 as it lies in the file, other types expanded
-template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
+template <class F, int SIDE, int N> TARGET static inline void run_rows(const scan_job & job, const uint8_t * rows, int64_t row) {
     using tile             = scan_tile<F, N>;
     constexpr int NV       = SIDE * F::GROUP / 64;  // vectors per group
-    constexpr int STEP     = IN_FILE ? F::BYTES : tile::STEP;
+    constexpr int STEP     = F::IN_FILE ? F::BYTES : tile::STEP;
     constexpr int SHARE    = scan_share<F, N>::BYTES;
     const int     n_groups = job.n_groups;
-    const char *  ahead    = (const char *) job.rows + (row + (IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
+    const char *  ahead    = (const char *) job.rows + (row + (F::IN_FILE ? PREFETCH_TILES : 1) * N) * job.row_size;
 
     __m512          sum[N];
     const uint8_t * q[N];
 #    pragma GCC     unroll 16
     for (int r = 0; r < N; r++) {
         sum[r] = _mm512_setzero_ps();
-        q[r]   = IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
+        q[r]   = F::IN_FILE ? rows + r * job.row_size + 2 : rows + r * F::GROUP;
     }
     for (int g = 0; g < n_groups; g++) {
         __m512i acc[N];
@@ -124,14 +124,14 @@ template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_
             const __m512i h = _mm512_load_si512(job.h + (size_t) (g * NV + k) * 64);
 #    pragma GCC unroll 16
             for (int r = 0; r < N; r++) {
-                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE, IN_FILE>(q[r], k), h);
+                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE, F::IN_FILE>(q[r], k), h);
             }
         }
         const __m512 dh = _mm512_load_ps(job.d + g * 16);
 #    pragma GCC unroll 16
         for (int r = 0; r < N; r++) {
             const __m512 dw =
-                IN_FILE ? _mm512_cvtph_ps(_mm256_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
+                F::IN_FILE ? _mm512_cvtph_ps(_mm256_set1_epi16(*(const i16_any *) (q[r] - 2))) : broadcast(q[r] + tile::SCALES - r * (F::GROUP - 4));
             sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), _mm512_mul_ps(dw, dh), sum[r]);
             if (F::MINS) {
                 sum[r] = _mm512_fnmadd_ps(broadcast(q[r] + tile::MINIMA - r * (F::GROUP - 4)), _mm512_load_ps(job.sums + g * 16), sum[r]);
@@ -152,42 +152,37 @@ template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void run_
     }
 }
 
-template <class F, int SIDE, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
-    if (!IN_FILE) {
+template <class F, int SIDE, int N> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!F::IN_FILE) {
         expand<F, N>(job, row);
     }
-    run_rows<F, SIDE, N, IN_FILE>(job, IN_FILE ? job.rows + row * job.row_size : job.tile, row);
+    run_rows<F, SIDE, N>(job, F::IN_FILE ? job.rows + row * job.row_size : job.tile, row);
 }
 
-template <class F, int SIDE, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
+template <class F, int SIDE> TARGET static void run_side(const scan_job & job) {
     int64_t row = 0;
     for (; row + ROWS <= job.n_rows; row += ROWS) {
-        take_rows<F, SIDE, ROWS, IN_FILE>(job, row);
+        take_rows<F, SIDE, ROWS>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        take_rows<F, SIDE, 1, IN_FILE>(job, row);
+        take_rows<F, SIDE, 1>(job, row);
     }
 }
 
-template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+template <class F> static void run_type(const scan_job & job) {
     switch (job.layout.side) {
-    case 16: run_side<F, 16, IN_FILE>(job); break;
-    case 8: run_side<F, 8, IN_FILE>(job); break;
-    case 4: run_side<F, 4, IN_FILE>(job); break;
+    case 16: run_side<F, 16>(job); break;
+    case 8: run_side<F, 8>(job); break;
+    case 4: run_side<F, 4>(job); break;
     default:
         if constexpr (F::GROUP == 32) {
-            run_side<F, 2, IN_FILE>(job);
+            run_side<F, 2>(job);
         }
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.type) {
-    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
-    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
-    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
-    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
-    }
+    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
 }
 
 const scan_kernel scan_kernel_avx512vnni = {"avx512vnni", supported, layout, run};

@@ -8,46 +8,64 @@
 
 namespace vt {
 
+enum class scan_type { q8_0, q4_0, q4_k, q6_k };
+
 // A type of rows. Weights come in groups that share a scale; a group's weight is scale * (q - OFFSET) - minimum, where q
 // is what the kernels multiply: an unsigned byte. APART: ggml has kernels that multiply q and the offset by themselves and
-// add the products in another order.
+// add the products in another order. IN_FILE: bytes lie in the file as the kernels for vectors want them.
 struct scan_q8_0 {
-    static constexpr int  VALUES = 32;  // of a block in the file
-    static constexpr int  BYTES  = 34;  // fp16 scale, 32 int8
-    static constexpr int  GROUP  = 32;
-    static constexpr int  OFFSET = 128;
-    static constexpr bool MINS   = false;
-    static constexpr bool APART  = false;
+    static constexpr scan_type TYPE    = scan_type::q8_0;
+    static constexpr int       VALUES  = 32;  // of a block in the file
+    static constexpr int       BYTES   = 34;  // fp16 scale, 32 int8
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 128;
+    static constexpr bool      MINS    = false;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = true;
 };
 
 struct scan_q4_0 {
-    static constexpr int  VALUES = 32;
-    static constexpr int  BYTES  = 18;  // fp16 scale, 16 low nibbles, 16 high ones
-    static constexpr int  GROUP  = 32;
-    static constexpr int  OFFSET = 8;
-    static constexpr bool MINS   = false;
-    static constexpr bool APART  = false;
+    static constexpr scan_type TYPE    = scan_type::q4_0;
+    static constexpr int       VALUES  = 32;
+    static constexpr int       BYTES   = 18;  // fp16 scale, 16 low nibbles, 16 high ones
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 8;
+    static constexpr bool      MINS    = false;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = false;
 };
 
 struct scan_q4_k {
-    static constexpr int  VALUES = 256;
-    static constexpr int  BYTES  = 144;  // fp16 scale and minimum, 8 times 6 bits of each, 256 nibbles
-    static constexpr int  GROUP  = 32;
-    static constexpr int  OFFSET = 0;
-    static constexpr bool MINS   = true;
-    static constexpr bool APART  = false;
+    static constexpr scan_type TYPE    = scan_type::q4_k;
+    static constexpr int       VALUES  = 256;
+    static constexpr int       BYTES   = 144;  // fp16 scale and minimum, 8 times 6 bits of each, 256 nibbles
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 0;
+    static constexpr bool      MINS    = true;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = false;
 };
 
 struct scan_q6_k {
-    static constexpr int  VALUES = 256;
-    static constexpr int  BYTES  = 210;  // 256 nibbles, 256 times 2 bits, 16 int8 scales, fp16 scale
-    static constexpr int  GROUP  = 16;
-    static constexpr int  OFFSET = 32;
-    static constexpr bool MINS   = false;
-    static constexpr bool APART  = true;
+    static constexpr scan_type TYPE    = scan_type::q6_k;
+    static constexpr int       VALUES  = 256;
+    static constexpr int       BYTES   = 210;  // 256 nibbles, 256 times 2 bits, 16 int8 scales, fp16 scale
+    static constexpr int       GROUP   = 16;
+    static constexpr int       OFFSET  = 32;
+    static constexpr bool      MINS    = false;
+    static constexpr bool      APART   = true;
+    static constexpr bool      IN_FILE = false;
 };
 
-enum class scan_type { q8_0, q4_0, q4_k, q6_k };
+// calls use with the struct of a type
+template <class U> static inline void for_scan_type(scan_type type, U && use) {
+    switch (type) {
+    case scan_type::q8_0: use(scan_q8_0()); break;
+    case scan_type::q4_0: use(scan_q4_0()); break;
+    case scan_type::q4_k: use(scan_q4_k()); break;
+    case scan_type::q6_k: use(scan_q6_k()); break;
+    }
+}
 
 // the same for code that does not know the type
 struct scan_format {
@@ -88,6 +106,14 @@ struct scan_layout {
     int per_state() const { return lanes() / side; }
 };
 
+// most lanes of a layout: 16 states in bundles of their own, a group of 32 bytes wide
+constexpr int SCAN_MAX_LANES = 16 * 8;
+
+// one for each lane of every bundle, +inf where a lane must never hit
+struct scan_thresholds {
+    alignas(64) float lanes[SCAN_MAX_LANES];
+};
+
 struct scan_job {
     scan_type       type;
     const uint8_t * rows;
@@ -103,7 +129,7 @@ struct scan_job {
     const int32_t * bias;  // [group][bundle][lane] -OFFSET * sum of the lane's quants
     const float *   sums;  // [group][bundle][lane] scale * sum of the lane's quants
 
-    const float * thresholds;  // [bundle][lane], +inf where a lane must never hit
+    const float * thresholds;  // [bundle][lane], of scan_thresholds
     void *        hits;        // for scan_emit
 };
 

@@ -35,16 +35,16 @@ static scan_layout layout(int n_states, int) {
 }
 
 // where a row's groups begin and go on: Q8_0 as it lies in the file, other types expanded
-template <class F, int N, bool IN_FILE> struct rows_at {
-    static constexpr int STEP = IN_FILE ? F::BYTES : scan_tile<F, N>::STEP;
+template <class F, int N> struct rows_at {
+    static constexpr int STEP = F::IN_FILE ? F::BYTES : scan_tile<F, N>::STEP;
 
     const uint8_t * base;
     int64_t         stride;
 
-    const uint8_t * quants(int r) const { return IN_FILE ? base + r * stride + 2 : base + r * F::GROUP; }
+    const uint8_t * quants(int r) const { return F::IN_FILE ? base + r * stride + 2 : base + r * F::GROUP; }
 
     TARGET float scale(int r) const {
-        if (IN_FILE) {
+        if (F::IN_FILE) {
             return load_fp16(base + r * stride);
         }
         float x;
@@ -65,8 +65,7 @@ template <bool IN_FILE> TARGET static inline int32x4_t dot_start(const int32_t *
 }
 
 // row against state, for one or two states
-template <class F, int BUNDLES, int N, bool IN_FILE>
-TARGET static inline void run_rows_1(const scan_job & job, rows_at<F, N, IN_FILE> at, int64_t row) {
+template <class F, int BUNDLES, int N> TARGET static inline void run_rows_1(const scan_job & job, rows_at<F, N> at, int64_t row) {
     float32x4_t sum[N][BUNDLES];
     for (int r = 0; r < N; r++) {
         for (int b = 0; b < BUNDLES; b++) {
@@ -80,7 +79,7 @@ TARGET static inline void run_rows_1(const scan_job & job, rows_at<F, N, IN_FILE
             for (int b = 0; b < BUNDLES; b++) {
                 const int      lane = (g * BUNDLES + b) * 4;
                 const int8_t * h    = job.h + (size_t) (g * BUNDLES + b) * F::GROUP;
-                int32x4_t      acc  = dot_start<IN_FILE>(job.bias + lane);
+                int32x4_t      acc  = dot_start<F::IN_FILE>(job.bias + lane);
                 for (int k = 0; k < F::GROUP; k += 16) {
                     acc = vdotq_s32(acc, vld1q_s8(q + k), vld1q_s8(h + k));
                 }
@@ -102,8 +101,7 @@ TARGET static inline void run_rows_1(const scan_job & job, rows_at<F, N, IN_FILE
 }
 
 // four states in the lanes, a dword of weights for all of them: sdot by element
-template <class F, int BUNDLES, int N, bool IN_FILE>
-TARGET static inline void run_rows_4(const scan_job & job, rows_at<F, N, IN_FILE> at, int64_t row) {
+template <class F, int BUNDLES, int N> TARGET static inline void run_rows_4(const scan_job & job, rows_at<F, N> at, int64_t row) {
     constexpr int W = F::GROUP / 16;  // vectors of weights per group
 
     float32x4_t sum[N][BUNDLES];
@@ -129,7 +127,7 @@ TARGET static inline void run_rows_4(const scan_job & job, rows_at<F, N, IN_FILE
             }
             const float32x4_t dh = vld1q_f32(job.d + lane);
             for (int r = 0; r < N; r++) {
-                int32x4_t acc = dot_start<IN_FILE>(job.bias + lane);
+                int32x4_t acc = dot_start<F::IN_FILE>(job.bias + lane);
                 for (int k = 0; k < W; k++) {
                     acc = vdotq_laneq_s32(acc, h[4 * k], w[r][k], 0);
                     acc = vdotq_laneq_s32(acc, h[4 * k + 1], w[r][k], 1);
@@ -162,47 +160,42 @@ TARGET static inline void run_rows_4(const scan_job & job, rows_at<F, N, IN_FILE
     }
 }
 
-template <class F, int SIDE, int BUNDLES, int N, bool IN_FILE> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
-    if (!IN_FILE) {
+template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void take_rows(const scan_job & job, int64_t row) {
+    if (!F::IN_FILE) {
         expand<F, N>(job, row);
     }
-    const rows_at<F, N, IN_FILE> at = {IN_FILE ? job.rows + row * job.row_size : job.tile, job.row_size};
+    const rows_at<F, N> at = {F::IN_FILE ? job.rows + row * job.row_size : job.tile, job.row_size};
     if constexpr (SIDE == 1) {
-        run_rows_1<F, BUNDLES, N, IN_FILE>(job, at, row);
+        run_rows_1<F, BUNDLES, N>(job, at, row);
     } else {
-        run_rows_4<F, BUNDLES, N, IN_FILE>(job, at, row);
+        run_rows_4<F, BUNDLES, N>(job, at, row);
     }
 }
 
-template <class F, int SIDE, int BUNDLES, bool IN_FILE> TARGET static void run_side(const scan_job & job) {
+template <class F, int SIDE, int BUNDLES> TARGET static void run_side(const scan_job & job) {
     constexpr int N   = 4;
     int64_t       row = 0;
     for (; row + N <= job.n_rows; row += N) {
-        take_rows<F, SIDE, BUNDLES, N, IN_FILE>(job, row);
+        take_rows<F, SIDE, BUNDLES, N>(job, row);
     }
     for (; row < job.n_rows; row++) {
-        take_rows<F, SIDE, BUNDLES, 1, IN_FILE>(job, row);
+        take_rows<F, SIDE, BUNDLES, 1>(job, row);
     }
 }
 
-template <class F, bool IN_FILE = false> static void run_type(const scan_job & job) {
+template <class F> static void run_type(const scan_job & job) {
     switch (job.layout.side * 8 + job.layout.bundles) {
-    case 1 * 8 + 1: run_side<F, 1, 1, IN_FILE>(job); break;
-    case 1 * 8 + 2: run_side<F, 1, 2, IN_FILE>(job); break;
-    case 4 * 8 + 1: run_side<F, 4, 1, IN_FILE>(job); break;
-    case 4 * 8 + 2: run_side<F, 4, 2, IN_FILE>(job); break;
-    case 4 * 8 + 3: run_side<F, 4, 3, IN_FILE>(job); break;
-    default: run_side<F, 4, 4, IN_FILE>(job); break;
+    case 1 * 8 + 1: run_side<F, 1, 1>(job); break;
+    case 1 * 8 + 2: run_side<F, 1, 2>(job); break;
+    case 4 * 8 + 1: run_side<F, 4, 1>(job); break;
+    case 4 * 8 + 2: run_side<F, 4, 2>(job); break;
+    case 4 * 8 + 3: run_side<F, 4, 3>(job); break;
+    default: run_side<F, 4, 4>(job); break;
     }
 }
 
 static void run(const scan_job & job) {
-    switch (job.type) {
-    case scan_type::q8_0: run_type<scan_q8_0, true>(job); break;
-    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
-    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
-    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
-    }
+    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
 }
 
 const scan_kernel scan_kernel_dotprod = {"dotprod", supported, layout, run};

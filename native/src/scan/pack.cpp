@@ -1,14 +1,11 @@
 #include "pack.h"
 
+#include <iterator>
 #include <limits>
 
 namespace vt {
 
 namespace {
-
-template <class F> scan_format describe(scan_type type) {
-    return {type, F::VALUES, F::BYTES, F::GROUP, F::OFFSET, F::MINS, F::APART};
-}
 
 size_t n_vectors(const scan_layout & l, size_t n_groups) {
     return n_groups * static_cast<size_t>(l.bundles);
@@ -35,16 +32,13 @@ std::vector<const scan_kernel *> scan_kernels() {
 }
 
 const scan_format * scan_format_of(scan_type type) {
-    static const scan_format q8_0 = describe<scan_q8_0>(scan_type::q8_0);
-    static const scan_format q4_0 = describe<scan_q4_0>(scan_type::q4_0);
-    static const scan_format q4_k = describe<scan_q4_k>(scan_type::q4_k);
-    static const scan_format q6_k = describe<scan_q6_k>(scan_type::q6_k);
-    switch (type) {
-    case scan_type::q8_0: return &q8_0;
-    case scan_type::q4_0: return &q4_0;
-    case scan_type::q4_k: return &q4_k;
-    default: return &q6_k;
-    }
+    const scan_format * found = nullptr;
+    for_scan_type(type, [&](auto t) {
+        using F                         = decltype(t);
+        static const scan_format format = {F::TYPE, F::VALUES, F::BYTES, F::GROUP, F::OFFSET, F::MINS, F::APART};
+        found                           = &format;
+    });
+    return found;
 }
 
 size_t scan_tile_bytes(const scan_format & f, size_t n_embd) {
@@ -101,11 +95,11 @@ scan_pack::scan_pack(const scan_kernel & kernel, const scan_format & format, siz
 }
 
 // dead lanes sum to 0 (or NaN) and can not reach +inf
-std::vector<float> scan_pack::lanes(const float * thresholds) const {
-    const size_t       per_state = static_cast<size_t>(m_layout.per_state());
-    std::vector<float> out(n_vectors(m_layout, 1) * static_cast<size_t>(m_layout.lanes()), std::numeric_limits<float>::infinity());
+scan_thresholds scan_pack::lanes(const float * thresholds) const {
+    scan_thresholds out;
+    std::fill(std::begin(out.lanes), std::end(out.lanes), std::numeric_limits<float>::infinity());
     for (size_t s = 0; s < m_n_states; s++) {
-        out[s * per_state] = thresholds[s];
+        out.lanes[s * static_cast<size_t>(m_layout.per_state())] = thresholds[s];
     }
     return out;
 }
@@ -114,15 +108,13 @@ void scan_emit(void * hits, int64_t row, int state, float value) {
     static_cast<std::vector<scan_hit> *>(hits)->push_back({static_cast<int32_t>(row), state, value});
 }
 
-void scan_pack::run(scan_job job, const std::vector<float> & lanes, std::vector<scan_hit> & hits) const {
-    aligned_array<float> thresholds(lanes.size());
-    std::copy(lanes.begin(), lanes.end(), thresholds.data());
+void scan_pack::run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits) const {
     job.layout     = m_layout;
     job.h          = m_h.data();
     job.d          = m_d.data();
     job.bias       = m_bias.data();
     job.sums       = m_sums.data();
-    job.thresholds = thresholds.data();
+    job.thresholds = thresholds.lanes;
     job.hits       = &hits;
     m_kernel.run(job);
 }

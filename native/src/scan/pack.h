@@ -61,11 +61,11 @@ class scan_pack {
   public:
     scan_pack(const scan_kernel & kernel, const scan_format & format, size_t n_embd, const scan_quants & x, size_t n_states);
 
-    // one for each lane; thresholds: (n_states,)
-    std::vector<float> lanes(const float * thresholds) const;
+    // thresholds: (n_states,)
+    scan_thresholds lanes(const float * thresholds) const;
 
     // appends to hits the rows of a job whose logits reach the thresholds
-    void run(scan_job job, const std::vector<float> & lanes, std::vector<scan_hit> & hits) const;
+    void run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits) const;
 
   private:
     const scan_kernel &    m_kernel;

@@ -61,12 +61,7 @@ template <class F> static void run_type(const scan_job & job) {
 }
 
 static void run(const scan_job & job) {
-    switch (job.type) {
-    case scan_type::q8_0: run_type<scan_q8_0>(job); break;
-    case scan_type::q4_0: run_type<scan_q4_0>(job); break;
-    case scan_type::q4_k: run_type<scan_q4_k>(job); break;
-    case scan_type::q6_k: run_type<scan_q6_k>(job); break;
-    }
+    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
 }
 
 const scan_kernel scan_kernel_scalar = {"scalar", supported, layout, run};
@@ -99,12 +94,9 @@ template <class F> static double norm_of(const scan_job & job, int64_t row) {
 }
 
 double scan_norm(const scan_job & job, int64_t row) {
-    switch (job.type) {
-    case scan_type::q8_0: return norm_of<scan_q8_0>(job, row);
-    case scan_type::q4_0: return norm_of<scan_q4_0>(job, row);
-    case scan_type::q4_k: return norm_of<scan_q4_k>(job, row);
-    default: return norm_of<scan_q6_k>(job, row);
-    }
+    double norm = 0.0;
+    for_scan_type(job.type, [&](auto type) { norm = norm_of<decltype(type)>(job, row); });
+    return norm;
 }
 
 }  // namespace vt

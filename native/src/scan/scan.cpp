@@ -155,7 +155,7 @@ void scan(const scan_matrix & m, const scan_states & states, const float * thres
     if (n_threads < 1) {
         throw error(VT_ERROR_ARGUMENT, "scan: n_threads must be positive");
     }
-    const std::vector<float>           lanes = states.pack().lanes(thresholds);
+    const scan_thresholds              lanes = states.pack().lanes(thresholds);
     std::vector<std::vector<scan_hit>> found(static_cast<size_t>(n_threads));
     for_each_piece(m, n_threads, [&](size_t thread, const scan_job & job) { states.pack().run(job, lanes, found[thread]); });
 

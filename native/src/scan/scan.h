@@ -29,11 +29,7 @@ class scan_states {
     scan_states(const scan_states &)             = delete;
     scan_states & operator=(const scan_states &) = delete;
 
-    size_t n_embd() const { return m_n_embd; }
-    size_t n_states() const { return m_norms.size(); }
-
-    const scan_format & format() const { return m_format; }
-    const scan_pack &   pack() const { return *m_pack; }
+    const scan_pack & pack() const { return *m_pack; }
 
     // |own logit - ggml's| is at most this for every row whose norm is at most max_row_norm; infinite when the state is
     // not finite
