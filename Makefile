@@ -7,9 +7,9 @@ MODELS  := models
 GEMMA   := $(MODELS)/gemma-3-270m-q4_k_m.gguf
 SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 CPUS    := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/* native/src/*/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
+SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/*/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
 
-.PHONY: help demo test lint format install models bench clean
+.PHONY: help demo test lint format install models bench clean FORCE
 
 help:
 	@echo "make demo    build, fetch Gemma 3 270M, split it, run it three ways side by side"
@@ -20,10 +20,18 @@ help:
 # llama.cpp is compiled here: let it use every core
 export CMAKE_BUILD_PARALLEL_LEVEL := $(CPUS)
 
-$(VENV)/.deps: pyproject.toml tools/requirements.txt
-	@echo "== creating $(VENV); the first build of llama-cpp-python takes 5 to 10 minutes in silence, later ones come from pip's cache"
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+$(PY):
+	@echo "== creating $(VENV)"
+	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -qq --upgrade pip
+
+# compiled for this machine, in the way a probe finds; touched only when something was installed
+$(VENV)/.llama: FORCE | $(PY)
+	@$(PY) tools/install_llama.py tools/requirements.txt $@
+
+FORCE:
+
+$(VENV)/.deps: pyproject.toml tools/requirements.txt $(VENV)/.llama
 	$(PY) -m pip install -qq -r tools/requirements.txt
 	@touch $@
 
@@ -53,12 +61,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c tests/native/*.cpp
+	$(BIN)/clang-format --dry-run --Werror native/src/*/* native/include/*.h native/examples/*.c tests/native/*.cpp
 
 format: $(VENV)/.deps
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i native/src/*.h native/src/*.cpp native/src/scan/* native/include/*.h native/examples/*.c tests/native/*.cpp
+	$(BIN)/clang-format -i native/src/*/* native/include/*.h native/examples/*.c tests/native/*.cpp
 
 bench: install models
 	@for model in $(GEMMA) $(SMOLLM2); do \

@@ -10,7 +10,7 @@ import pytest
 from exactpair import Pair
 from tinymodels import write_tiny_model
 
-from vocabtailor_gguf.split import SplitFiles, split_model
+from vocabtailor_gguf.split.split import SplitFiles, split_model
 
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -1,6 +1,6 @@
 """GGUF files put together byte by byte, right or wrong as a test wants them.
 
-Nothing here checks anything. Layout: see native/src/gguf.h.
+Nothing here checks anything. Layout: see native/src/store/gguf.h.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf.gguf.header import GGUFHeader
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.hook import ActiveHead
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vocabtailor_gguf.bench import MODES, Benchmark, Row, Workload, markdown
+from vocabtailor_gguf.bench.bench import MODES, Benchmark, Row, Workload, markdown
 from vocabtailor_gguf.cli import main
 
 TEXT = Workload(0, 100, "greedy")

@@ -22,7 +22,7 @@ from vocabtailor_gguf.profiling.inputs import Example
 from vocabtailor_gguf.profiling.languages import word_weights
 from vocabtailor_gguf.profiling.profile import Profile, profile
 from vocabtailor_gguf.profiling.tasks import TASKS
-from vocabtailor_gguf.vocabulary import Variants, load_tokenizer
+from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer
 
 WORDS = "the cat sat there with other people; then she made some time for water".split()
 

@@ -17,7 +17,14 @@ import vocabtailor_gguf
 from vocabtailor_gguf.cli import main
 
 ROOT = Path(__file__).parent.parent
-MODULES = ("llama", "merge", "split", "store", "token_set", "verify")
+MODULES = (
+    "binding.store",
+    "llama",
+    "sets.token_set",
+    "split.merge",
+    "split.split",
+    "split.verify",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,7 +13,7 @@ from headbench import TABLES
 from llama_cpp import _internals as internals
 
 from vocabtailor_gguf import split_model
-from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf.gguf.header import GGUFHeader
 
 
 @pytest.mark.parametrize("table", TABLES)

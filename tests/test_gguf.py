@@ -32,9 +32,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinymodels import ARCHITECTURES
 
-from vocabtailor_gguf._gguf import GGUFHeader, parse_type, type_name
+from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.binding.types import parse_type, type_name
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.gguf.header import GGUFHeader
 
 Q8_0 = 8
 MIB = 1 << 20
@@ -205,9 +206,9 @@ def test_malformed_header(name: str, tmp_path: Path) -> None:
 
 _CHILD = """
 import json, resource, sys
-from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.errors import BadFileError
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.binding.store import VocabStore
 
 good, *bad = sys.argv[1:]
 GGUFHeader(good)

@@ -9,8 +9,8 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from headbench import N_BATCHES, TABLES, Bench, cached_benches
 
-from vocabtailor_gguf.hook import ActiveHead
-from vocabtailor_gguf.split import SplitFiles
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.split.split import SplitFiles
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from headbench import Bench, cached_benches, hidden_states, ids32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, TokenIdError, VocabTailorError
-from vocabtailor_gguf.hook import ActiveHead
-from vocabtailor_gguf.store import VocabStore
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from vocabtailor_gguf.errors import (
     TokenIdError,
     UnsupportedError,
 )
-from vocabtailor_gguf.vocabulary import Variants
+from vocabtailor_gguf.runtime.tokenizer import Variants
 
 Split = Any
 PROMPTS = (

@@ -9,10 +9,10 @@ from conftest import TinyModel, TinySplit
 from gguf.constants import GGMLQuantizationType
 from ggufbytes import STRING, U32, array, key, rebuilt
 
-from vocabtailor_gguf._gguf import GGUFHeader
 from vocabtailor_gguf.errors import BadFileError, MismatchError, VocabTailorError
-from vocabtailor_gguf.merge import merge_model
-from vocabtailor_gguf.split import SplitFiles, split_model
+from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.split.merge import merge_model
+from vocabtailor_gguf.split.split import SplitFiles, split_model
 
 
 def _own(name: str, kind: int, value: int | str) -> dict[str, bytes]:

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from conftest import TinySplit
 
-from vocabtailor_gguf import _native
-from vocabtailor_gguf._gguf import parse_type
-from vocabtailor_gguf._plan import type_geometry
+from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.types import parse_type, type_geometry
 from vocabtailor_gguf.errors import BadFileError, VersionError, VocabTailorError
-from vocabtailor_gguf.vocabulary import always_on
+from vocabtailor_gguf.runtime.tokenizer import always_on
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
 def test_it_shares_the_ggml_that_llama_cpp_loaded() -> None:
-    _native.lib()
+    native.lib()
     with open("/proc/self/maps", encoding="utf-8") as f:
         mapped = {line.split()[-1] for line in f if "/lib" in line}
     for name in ("libllama.so", "libggml-base.so", "libggml-cpu.so"):
@@ -30,19 +29,19 @@ def test_it_shares_the_ggml_that_llama_cpp_loaded() -> None:
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp, "__version__", "9.9.9")
     with pytest.raises(VersionError, match=r"9\.9\.9; install that version or build"):
-        _native.lib.__wrapped__()
+        native.lib.__wrapped__()
 
 
 def test_it_was_built_for_the_llama_cpp_of_this_process() -> None:
-    info = _native.ffi.string(_native.lib().vt_build_info()).decode()
+    info = native.ffi.string(native.lib().vt_build_info()).decode()
     assert info.startswith(f"llama-cpp-python {llama_cpp.__version__}, llama ")
     assert llama_cpp.llama_version().decode() in info
-    _native.call("vt_check_runtime")
+    native.call("vt_check_runtime")
 
 
 def test_without_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "__file__", "/nowhere/_native.py")
-    assert _native._installed("lib").is_dir()
+    monkeypatch.setattr(native, "__file__", "/nowhere/native.py")
+    assert native._installed("lib").is_dir()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
@@ -55,17 +54,17 @@ def test_values_that_ggml_would_abort_on_are_refused(value: float, kind: str) ->
     target = np.zeros(2 * 256 // block * size, dtype=np.uint8)
     arguments = [
         parse_type("F32"),
-        _native.ffi.from_buffer("uint8_t[]", source),
+        native.ffi.from_buffer("uint8_t[]", source),
         source.size,
         parse_type(kind),
-        _native.ffi.from_buffer("uint8_t[]", target),
+        native.ffi.from_buffer("uint8_t[]", target),
         target.size,
         2,
         256,
         2,
     ]
     with pytest.raises(BadFileError, match="rows"):
-        _native.call("vt_requantize", *arguments)
+        native.call("vt_requantize", *arguments)
 
 
 def test_a_core_has_no_tokens_to_keep(tiny_split: TinySplit) -> None:

@@ -23,7 +23,7 @@ from vocabtailor_gguf.profiling.languages import word_forms
 from vocabtailor_gguf.profiling.scripts import in_scripts, script_pattern
 from vocabtailor_gguf.profiling.tasks import TASKS, get_task
 from vocabtailor_gguf.profiling.thresholds import keep_rows, keep_within
-from vocabtailor_gguf.vocabulary import load_tokenizer
+from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
 RECORDS = [
     {"source": "good day", "target": "buon giorno"},

@@ -19,11 +19,11 @@ from gguf.quants import (
 )
 from headbench import TABLES, cached_benches
 
-from vocabtailor_gguf import _native
-from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import VocabTailorError
-from vocabtailor_gguf.hook import ActiveHead
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.gguf.header import GGUFHeader
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -37,8 +37,8 @@ Q6_K = GGMLQuantizationType.Q6_K
 
 def kernels() -> list[str]:
     names = []
-    while pointer := _native.lib().vt_scan_kernel(len(names)):
-        names.append(_native.ffi.string(pointer).decode())
+    while pointer := native.lib().vt_scan_kernel(len(names)):
+        names.append(native.ffi.string(pointer).decode())
     return names
 
 
@@ -52,13 +52,13 @@ def scan(
 ) -> tuple[dict[tuple[int, int], float], Floats]:
     n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, kind)
     n_states = len(hidden)
-    hits = _native.ffi.new("vt_scan_hit[]", n_rows * n_states)
-    n = _native.ffi.new("size_t *")
+    hits = native.ffi.new("vt_scan_hit[]", n_rows * n_states)
+    n = native.ffi.new("size_t *")
     margins = np.empty(n_states, dtype=np.float32)
-    view = _native.ffi.from_buffer
-    _native.call(
+    view = native.ffi.from_buffer
+    native.call(
         "vt_scan",
-        _native.ffi.NULL if kernel is None else kernel.encode(),
+        native.ffi.NULL if kernel is None else kernel.encode(),
         int(kind),
         view("uint8_t[]", np.ascontiguousarray(rows)),
         n_rows,
@@ -87,8 +87,8 @@ def requantize(rows: Bytes, source: GGMLQuantizationType, kind: GGMLQuantization
     n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, source)
     shape = quant_shape_to_byte_shape((n_rows, n_embd), kind)
     out = np.empty(shape, dtype=np.uint8)
-    view = _native.ffi.from_buffer
-    _native.call(
+    view = native.ffi.from_buffer
+    native.call(
         "vt_requantize",
         int(source),
         view("uint8_t[]", rows),

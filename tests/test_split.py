@@ -13,15 +13,15 @@ from gguf import GGUFReader
 from llama_cpp import _internals as internals
 from tinymodels import ARCHITECTURES
 
-from vocabtailor_gguf import _plan
-from vocabtailor_gguf._gguf import GGUFHeader
-from vocabtailor_gguf.architectures import VocabularyMath
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import (
     VocabTailorError,
 )
-from vocabtailor_gguf.merge import merge_model
-from vocabtailor_gguf.split import SplitFiles, split_model
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.split import plan as _plan
+from vocabtailor_gguf.split.architectures import VocabularyMath
+from vocabtailor_gguf.split.merge import merge_model
+from vocabtailor_gguf.split.split import SplitFiles, split_model
 
 EMBEDDING, HEAD, BIAS = "token_embd.weight", "output.weight", "output.bias"
 STUB_ROWS = 32
@@ -179,8 +179,8 @@ def test_a_proof_that_fails_leaves_nothing(
 
 _CHILD = """
 import resource, sys
-from vocabtailor_gguf._process import process_memory
-from vocabtailor_gguf.split import split_model
+from vocabtailor_gguf.process import process_memory
+from vocabtailor_gguf.split.split import split_model
 
 split_model(*sys.argv[1:])
 # the kernel's own counter would start from what the parent of this process had in use

@@ -14,8 +14,8 @@ from ggufbytes import STRING, U32, array, key, rebuilt
 from tinymodels import REFUSED
 
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
-from vocabtailor_gguf.merge import merge_model
-from vocabtailor_gguf.split import split_model
+from vocabtailor_gguf.split.merge import merge_model
+from vocabtailor_gguf.split.split import split_model
 
 EMBEDDING = "token_embd.weight"
 
@@ -168,7 +168,7 @@ def test_source_that_shrinks_while_it_is_read(tiny: TinyModel, tmp_path: Path) -
 _CHILD = """
 import os, resource, signal, sys
 from vocabtailor_gguf.errors import BadFileError
-from vocabtailor_gguf.split import split_model
+from vocabtailor_gguf.split.split import split_model
 
 source, out, n_bytes = sys.argv[1:]
 if n_bytes == "killed":

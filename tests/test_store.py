@@ -18,16 +18,16 @@ from conftest import TinyModel, TinySplit
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-from vocabtailor_gguf import _native
-from vocabtailor_gguf._gguf import GGUFHeader
+from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import (
     BadFileError,
     MismatchError,
     TokenIdError,
     VocabTailorError,
 )
-from vocabtailor_gguf.split import SplitFiles
-from vocabtailor_gguf.store import VocabStore
+from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.split.split import SplitFiles
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,13 +39,13 @@ def _ggml_dequantize(data: npt.NDArray[np.uint8], kind: int, n_embd: int) -> Flo
     """Returns all rows as ggml dequantises them at once."""
     source = np.ascontiguousarray(data).view(np.uint8)
     out = np.empty((len(data), n_embd), dtype=np.float32)
-    _native.call(
+    native.call(
         "vt_requantize",
         kind,
-        _native.ffi.from_buffer("uint8_t[]", source),
+        native.ffi.from_buffer("uint8_t[]", source),
         source.nbytes,
         0,
-        _native.ffi.from_buffer("uint8_t[]", out, require_writable=True),
+        native.ffi.from_buffer("uint8_t[]", out, require_writable=True),
         out.nbytes,
         *out.shape,
         1,

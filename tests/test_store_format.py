@@ -22,9 +22,9 @@ from ggufbytes import (
     write_file,
 )
 
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
-from vocabtailor_gguf.hook import ActiveHead
-from vocabtailor_gguf.store import VocabStore
 
 N_VOCAB, N_EMBD = 40, 32
 

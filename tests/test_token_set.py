@@ -12,7 +12,7 @@ import pytest
 
 from vocabtailor_gguf import TokenSet, VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError, TokenIdError
-from vocabtailor_gguf.frequent import documentation_texts, frequent_token_set
+from vocabtailor_gguf.profiling.frequent import documentation_texts, frequent_token_set
 
 
 def test_ids_are_sorted_and_unique() -> None:

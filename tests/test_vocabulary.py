@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
-from vocabtailor_gguf.vocabulary import Variants, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer, token_pieces
 
 ALPHABETS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN")
 # archaic letters and those of phonetic alphabets, whose pairs follow no rule

@@ -37,7 +37,7 @@ def _child(mode: str, model: str, core: str, token_set: str) -> None:
     import llama_cpp
 
     from vocabtailor_gguf import TailoredLlama
-    from vocabtailor_gguf._process import process_memory
+    from vocabtailor_gguf.process import process_memory
 
     common: dict[str, Any] = {"n_ctx": 512, "verbose": False}
     if mode == "stock":

@@ -9,24 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vocabtailor_gguf.binding.store import VocabStore as VocabStore
     from vocabtailor_gguf.errors import VocabTailorError as VocabTailorError
     from vocabtailor_gguf.llama import TailoredLlama as TailoredLlama
-    from vocabtailor_gguf.merge import merge_model as merge_model
     from vocabtailor_gguf.profiling.corpus import profile_corpus as profile_corpus
-    from vocabtailor_gguf.split import split_model as split_model
-    from vocabtailor_gguf.store import VocabStore as VocabStore
-    from vocabtailor_gguf.token_set import TokenSet as TokenSet
-    from vocabtailor_gguf.verify import verify_model as verify_model
+    from vocabtailor_gguf.sets.token_set import TokenSet as TokenSet
+    from vocabtailor_gguf.split.merge import merge_model as merge_model
+    from vocabtailor_gguf.split.split import split_model as split_model
+    from vocabtailor_gguf.split.verify import verify_model as verify_model
 
 _HOMES = {
     "TailoredLlama": "llama",
-    "TokenSet": "token_set",
-    "VocabStore": "store",
+    "TokenSet": "sets.token_set",
+    "VocabStore": "binding.store",
     "VocabTailorError": "errors",
-    "merge_model": "merge",
+    "merge_model": "split.merge",
     "profile_corpus": "profiling.corpus",
-    "split_model": "split",
-    "verify_model": "verify",
+    "split_model": "split.split",
+    "verify_model": "split.verify",
 }
 
 __all__ = sorted(_HOMES)

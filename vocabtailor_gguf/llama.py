@@ -12,17 +12,17 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf._process import process_memory
-from vocabtailor_gguf._sampler import biased
-from vocabtailor_gguf._scores import LastPosition, LazyScores
-from vocabtailor_gguf._split_llama import SplitLlama, not_supported
+from vocabtailor_gguf.binding.exact import MAX_BLOCK, Exact, Placement
+from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
-from vocabtailor_gguf.exact import MAX_BLOCK, Exact, Placement
-from vocabtailor_gguf.learning import learned, learned_counts
-from vocabtailor_gguf.reports import AuditReport, MemoryReport, Stats
-from vocabtailor_gguf.store import VocabStore, token_array
-from vocabtailor_gguf.token_set import TokenSet
-from vocabtailor_gguf.vocabulary import Variants, always_on
+from vocabtailor_gguf.process import process_memory
+from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
+from vocabtailor_gguf.runtime.sampler import biased
+from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
+from vocabtailor_gguf.runtime.split_llama import SplitLlama, not_supported
+from vocabtailor_gguf.runtime.tokenizer import Variants, always_on
+from vocabtailor_gguf.sets.learning import learned, learned_counts
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 Mode = Literal["tailored", "exact", "full"]
 

@@ -1,5 +1,5 @@
 // What block_length settles on when drafts and costs are as given.
-#include "block_length.h"
+#include "decode/block_length.h"
 
 #include <cstdio>
 #include <random>

@@ -37,9 +37,9 @@ def _parser() -> argparse.ArgumentParser:
 def _version() -> str:
     from importlib.metadata import version
 
-    from vocabtailor_gguf import _native
+    from vocabtailor_gguf.binding import native
 
-    built_for = _native.ffi.string(_native.lib().vt_build_info()).decode()
+    built_for = native.ffi.string(native.lib().vt_build_info()).decode()
     return f"vocabtailor {version('vocabtailor_gguf')} ({built_for})"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vocabtailor_gguf.bench import MODES, llama_bench_json, markdown, run_benchmark
+from vocabtailor_gguf.bench.bench import MODES, llama_bench_json, markdown, run_benchmark
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import VocabTailorError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vocabtailor_gguf._gguf import GGUFHeader, Key, type_name
+from vocabtailor_gguf.binding.types import type_name
 from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.gguf.header import GGUFHeader, Key
 
 _LONGEST = 60  # characters of a value
 

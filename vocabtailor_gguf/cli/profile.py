@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.counting import Counts
@@ -15,8 +16,7 @@ from vocabtailor_gguf.profiling.profile import RECIPES, Profile, profile, rows_o
 from vocabtailor_gguf.profiling.render import advice, write_report
 from vocabtailor_gguf.profiling.scripts import DEFAULT_CLASSES
 from vocabtailor_gguf.profiling.tasks import TASKS, Task, get_task
-from vocabtailor_gguf.store import VocabStore
-from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import llama_cpp
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
-from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from functools import reduce
 
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import VocabTailorError
-from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from vocabtailor_gguf.cli import _common
-from vocabtailor_gguf.split import split_model
+from vocabtailor_gguf.split.split import split_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

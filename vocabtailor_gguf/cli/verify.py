@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vocabtailor_gguf.cli import _common
-from vocabtailor_gguf.verify import verify_model
+from vocabtailor_gguf.split.verify import verify_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vocabtailor_gguf.profiling.profile import profile
 from vocabtailor_gguf.profiling.tasks import get_task
-from vocabtailor_gguf.token_set import TokenSet
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def profile_corpus(

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf._gguf_write import temporary_files
+from vocabtailor_gguf.atomic import temporary_files
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.profiling.inputs import Example
 from vocabtailor_gguf.profiling.workers import dask_executor, process_executor
-from vocabtailor_gguf.store import VocabStore
-from vocabtailor_gguf.vocabulary import load_tokenizer
+from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
 _BATCH_CHARACTERS = 200_000  # handed to a worker at once
 _FORMAT = "vocabtailor.counts"

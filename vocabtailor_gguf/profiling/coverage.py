@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.inputs import Example
-from vocabtailor_gguf.vocabulary import Variants
+from vocabtailor_gguf.runtime.tokenizer import Variants
 
 With = Literal["set", "prompt", "expanded"]
 

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.profiling.coverage import (
@@ -19,8 +20,7 @@ from vocabtailor_gguf.profiling.inputs import Example, examples, expand
 from vocabtailor_gguf.profiling.profile import Profile
 from vocabtailor_gguf.profiling.report import Report, build_report
 from vocabtailor_gguf.profiling.tasks import Task
-from vocabtailor_gguf.store import VocabStore
-from vocabtailor_gguf.vocabulary import Variants, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer, token_pieces
 
 _N_CTX = 4096
 _MAX_TOKENS = 128

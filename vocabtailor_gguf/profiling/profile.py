@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.counting import Counts, count
 from vocabtailor_gguf.profiling.inputs import BadRecord, Example, examples, expand
@@ -26,9 +27,8 @@ from vocabtailor_gguf.profiling.thresholds import (
     keep_within,
     most_frequent_first,
 )
-from vocabtailor_gguf.store import VocabStore
-from vocabtailor_gguf.token_set import TokenSet
-from vocabtailor_gguf.vocabulary import always_on, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import always_on, load_tokenizer, token_pieces
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 Progress = Callable[[int, int], None]  # documents, bytes
 

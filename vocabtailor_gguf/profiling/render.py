@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabtailor_gguf._gguf_write import temporary_files
+from vocabtailor_gguf.atomic import temporary_files
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.figure import figure
 from vocabtailor_gguf.profiling.report import Report, Size

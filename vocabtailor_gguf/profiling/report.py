@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.hook import ActiveHead
+from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.profiling.coverage import Coverage, With
 from vocabtailor_gguf.profiling.profile import RECIPES, Profile
-from vocabtailor_gguf.store import VocabStore
 
 _SHARES = (0.02, 0.05, 0.5, 1.0)  # sizes that are shown beside those of tolerances and recipes
 _N_MISSED = 30

@@ -1,7 +1,7 @@
 #include "scan.h"
 
-#include "../error.h"
-#include "../parallel.h"
+#include "base/error.h"
+#include "base/parallel.h"
 
 #include <ggml-cpu.h>
 #include <ggml.h>

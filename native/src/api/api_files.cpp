@@ -1,0 +1,217 @@
+// The C API: the library, files, and the types of tables.
+
+#include "api/api.h"
+#include "scan/scan.h"
+#include "store/gguf.h"
+#include "store/quantize.h"
+
+#include <cstring>
+#include <llama.h>
+#include <string>
+#include <vector>
+
+struct vt_gguf {
+    vt::gguf impl;
+};
+
+using namespace vt;
+
+extern "C" {
+
+// ---- library ----
+
+VT_EXPORT const char * vt_build_info(void) {
+    return "llama-cpp-python " VT_LLAMA_CPP_PYTHON_VERSION ", llama " VT_LLAMA_VERSION ", ggml " VT_GGML_VERSION;
+}
+
+VT_EXPORT vt_status vt_check_runtime(char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        if (strcmp(llama_version(), VT_LLAMA_VERSION) != 0 || strcmp(ggml_version(), VT_GGML_VERSION) != 0) {
+            throw error(VT_ERROR_VERSION, format("this process has llama %s and ggml %s, but libvocabtailor was built for %s; "
+                                                 "install that version of llama-cpp-python or build vocabtailor_gguf again",
+                                                 llama_version(), ggml_version(), vt_build_info()));
+        }
+    });
+}
+
+// ---- GGUF headers ----
+
+VT_EXPORT vt_status vt_gguf_open(const char * path, vt_gguf ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(path != nullptr && out != nullptr, "path and out must not be NULL");
+        *out = nullptr;
+        *out = new vt_gguf{vt::gguf(path)};
+    });
+}
+
+VT_EXPORT void vt_gguf_free(vt_gguf * g) {
+    delete g;
+}
+
+VT_EXPORT uint64_t vt_gguf_n_keys(const vt_gguf * g) {
+    return g ? g->impl.keys().size() : 0;
+}
+
+VT_EXPORT uint64_t vt_gguf_n_tensors(const vt_gguf * g) {
+    return g ? g->impl.tensors().size() : 0;
+}
+
+VT_EXPORT uint64_t vt_gguf_alignment(const vt_gguf * g) {
+    return g ? g->impl.alignment() : 0;
+}
+
+VT_EXPORT uint64_t vt_gguf_data_offset(const vt_gguf * g) {
+    return g ? g->impl.data_offset() : 0;
+}
+
+VT_EXPORT uint64_t vt_gguf_file_size(const vt_gguf * g) {
+    return g ? g->impl.data_file().size() : 0;
+}
+
+VT_EXPORT vt_status vt_gguf_get_key(const vt_gguf * g, uint64_t i, vt_gguf_key * out) {
+    if (g == nullptr || out == nullptr || i >= g->impl.keys().size()) {
+        return VT_ERROR_ARGUMENT;
+    }
+    const vt::gguf::key & k    = g->impl.keys()[i];
+    const uint8_t *       base = g->impl.header().data();
+    out->name                  = k.name.c_str();
+    out->type                  = static_cast<int32_t>(k.type);
+    out->element_type          = k.type == vt::gguf_type::array ? static_cast<int32_t>(k.element_type) : -1;
+    out->n                     = k.n;
+    out->value                 = base + k.value;
+    out->n_bytes               = k.n_bytes;
+    out->record                = base + k.record;
+    out->n_record              = k.n_record;
+    return VT_OK;
+}
+
+VT_EXPORT vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_tensor * out) {
+    if (g == nullptr || out == nullptr || i >= g->impl.tensors().size()) {
+        return VT_ERROR_ARGUMENT;
+    }
+    const vt::gguf::tensor & t = g->impl.tensors()[i];
+    out->name                  = t.name.c_str();
+    out->type                  = t.type;
+    out->n_dims                = t.n_dims;
+    memcpy(out->ne, t.ne, sizeof(out->ne));
+    out->offset  = t.offset;
+    out->n_bytes = t.n_bytes;
+    return VT_OK;
+}
+
+// ---- vocabulary store ----
+
+VT_EXPORT vt_status vt_store_open(const char * path, vt_store ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(path != nullptr && out != nullptr, "path and out must not be NULL");
+        *out = nullptr;
+        *out = new vt_store(path);
+    });
+}
+
+VT_EXPORT void vt_store_free(vt_store * s) {
+    delete s;
+}
+
+VT_EXPORT vt_status vt_store_get_info(const vt_store * s, vt_store_info * out) {
+    if (s == nullptr || out == nullptr) {
+        return VT_ERROR_ARGUMENT;
+    }
+    *out = s->impl.info();
+    return VT_OK;
+}
+
+VT_EXPORT vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && (n == 0 || (ids != nullptr && out != nullptr)), "store, ids and out must not be NULL");
+        require(n_out / static_cast<size_t>(s->impl.info().n_embd) >= n, "out is too small");
+        const lock l(s);
+        s->impl.check_ids(ids, n);
+        s->impl.embedding_rows(ids, n, out);
+    });
+}
+
+VT_EXPORT vt_status vt_store_raw_rows(vt_store * s, vt_table table, const int32_t * ids, size_t n, uint8_t * out, size_t n_out, char * err,
+                                      size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && (n == 0 || (ids != nullptr && out != nullptr)), "store, ids and out must not be NULL");
+        require(table == VT_TABLE_EMBEDDING || table == VT_TABLE_HEAD, "no such table");
+        const vt::table & t = s->impl.get_table(table);
+        require(n_out / t.row_bytes >= n, "out is too small");
+        const lock l(s);
+        s->impl.check_ids(ids, n);
+        s->impl.read_rows(t, ids, n, out);
+    });
+}
+
+VT_EXPORT uint64_t vt_store_n_read(const vt_store * s) {
+    return s ? s->impl.n_read() : 0;
+}
+
+VT_EXPORT vt_status vt_store_validate_data(vt_store * s, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr, "store must not be NULL");
+        const lock l(s);
+        s->impl.validate_data();
+    });
+}
+
+// ---- table types ----
+
+VT_EXPORT vt_status vt_type_info(int32_t type, const char ** name, int64_t * block_size, uint64_t * type_size, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(name != nullptr && block_size != nullptr && type_size != nullptr, "name and sizes must not be NULL");
+        vt::check_row_type(type);
+        *name       = ggml_type_name(static_cast<ggml_type>(type));
+        *block_size = ggml_blck_size(static_cast<ggml_type>(type));
+        *type_size  = ggml_type_size(static_cast<ggml_type>(type));
+    });
+}
+
+VT_EXPORT vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t n_src, int32_t dst_type, uint8_t * dst, size_t n_dst, int64_t n_rows,
+                                  int64_t n_per_row, int32_t n_threads, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(src != nullptr && dst != nullptr, "src and dst must not be NULL");
+        vt::requantize(src_type, src, n_src, dst_type, dst, n_dst, n_rows, n_per_row, n_threads);
+    });
+}
+
+// ---- scan ----
+
+VT_EXPORT const char * vt_scan_kernel(size_t i) {
+    const std::vector<const scan_kernel *> kernels = scan_kernels();
+    return i < kernels.size() ? kernels[i]->name : nullptr;
+}
+
+VT_EXPORT vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden,
+                            size_t n_hidden, const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n,
+                            float * margins, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(rows != nullptr && hidden != nullptr && thresholds != nullptr && n != nullptr && (n_hits == 0 || hits != nullptr),
+                "rows, hidden, thresholds, hits and n must not be NULL");
+        require(n_embd > 0 && n_rows >= 0, "n_embd and n_rows must not be negative");
+        const scan_kernel * chosen = nullptr;
+        for (const scan_kernel * k : scan_kernels()) {
+            chosen = chosen == nullptr && kernel != nullptr && strcmp(kernel, k->name) == 0 ? k : chosen;
+        }
+        require(kernel == nullptr || chosen != nullptr, "this CPU has no such kernel");
+        const scan_format * f = find_scan_format(type);
+        require(f != nullptr, "the scan does not know this type");
+        const scan_matrix     m = {f, rows, n_rows, static_cast<size_t>(n_embd)};
+        const scan_states     states(*f, m.n_embd, hidden, n_hidden, chosen);
+        std::vector<scan_hit> found;
+        scan(m, states, thresholds, n_threads, found);
+        *n = found.size();
+        for (size_t i = 0; i < found.size() && i < n_hits; i++) {
+            hits[i] = {found[i].row, found[i].state, found[i].value};
+        }
+        if (margins != nullptr) {
+            const double norm = scan_max_row_norm(m, n_threads);
+            for (size_t i = 0; i < n_hidden; i++) {
+                margins[i] = states.margin(i, norm);
+            }
+        }
+    });
+}
+
+}  // extern "C"

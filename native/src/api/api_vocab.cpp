@@ -1,0 +1,62 @@
+// The C API: tokens of a vocabulary.
+
+#include "api/api.h"
+#include "vocab/variants.h"
+#include "vocab/vocab.h"
+
+#include <algorithm>
+#include <vector>
+
+struct vt_variants {
+    vt::variants impl;
+};
+
+using namespace vt;
+
+namespace {
+
+// copies what fits, returns how many there are
+size_t copy_ids(const std::vector<int32_t> & found, int32_t * ids, size_t n_ids) {
+    std::copy_n(found.begin(), std::min(found.size(), n_ids), ids);
+    return found.size();
+}
+
+}  // namespace
+
+extern "C" {
+
+// ---- vocabulary ----
+
+VT_EXPORT vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(vocab != nullptr && n != nullptr && (n_ids == 0 || ids != nullptr), "vocab, ids and n must not be NULL");
+        *n = copy_ids(vt::always_on(vocab), ids, n_ids);
+    });
+}
+
+VT_EXPORT vt_status vt_variants_new(const struct llama_vocab * vocab, vt_variants ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(vocab != nullptr && out != nullptr, "vocab and out must not be NULL");
+        *out = nullptr;
+        *out = new vt_variants{vt::variants(vocab)};
+    });
+}
+
+VT_EXPORT void vt_variants_free(vt_variants * v) {
+    delete v;
+}
+
+VT_EXPORT uint64_t vt_variants_n_bytes(const vt_variants * v) {
+    return v ? v->impl.n_bytes() : 0;
+}
+
+VT_EXPORT vt_status vt_variants_find(const vt_variants * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
+                                     size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(v != nullptr && n_found != nullptr && (n == 0 || ids != nullptr) && (n_out == 0 || out != nullptr),
+                "variants, ids, out and n_found must not be NULL");
+        *n_found = copy_ids(v->impl.find(ids, n), out, n_out);
+    });
+}
+
+}  // extern "C"

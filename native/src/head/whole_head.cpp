@@ -1,0 +1,246 @@
+#include "head/whole_head.h"
+
+#include "base/checked.h"
+#include "store/quantize.h"
+
+#include <ggml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace vt {
+
+namespace {
+
+constexpr size_t CHUNK_ROWS = 8192;  // of a product through ggml, whose logits are held at once
+
+double norm(const float * x, size_t n) {
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    return std::sqrt(sum) * (1.0 + 0x1p-40);  // rounded up
+}
+
+// of the rows as ggml dequantises them
+double max_row_norm(store & s, int32_t n_threads) {
+    const table &        t      = s.get_table(VT_TABLE_HEAD);
+    const size_t         n_cols = static_cast<size_t>(t.n_cols);
+    std::vector<uint8_t> rows(CHUNK_ROWS * t.row_bytes);
+    std::vector<float>   values(CHUNK_ROWS * n_cols);
+    double               most = 0.0;
+    for (int64_t first = 0; first < t.n_rows; first += static_cast<int64_t>(CHUNK_ROWS)) {
+        const size_t n = std::min(CHUNK_ROWS, static_cast<size_t>(t.n_rows - first));
+        s.read_range(t, static_cast<size_t>(first), n, rows.data());
+        requantize(t.type, rows.data(), n * t.row_bytes, GGML_TYPE_F32, reinterpret_cast<uint8_t *>(values.data()), n * n_cols * sizeof(float),
+                   static_cast<int64_t>(n), t.n_cols, n_threads);
+        for (size_t i = 0; i < n; i++) {
+            most = std::max(most, norm(values.data() + i * n_cols, n_cols));
+        }
+    }
+    return most;
+}
+
+}  // namespace
+
+whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m_store(s), m_placement(placement), m_head(s) {
+#if defined(_WIN32)
+    m_placement = placement == VT_PLACEMENT_MAPPED ? VT_PLACEMENT_MEMORY : placement;  // there are no maps
+#endif
+    const vt_store_info & info = s.info();
+    if (m_head.layout().has_groups && info.logit_scale > 0.0f) {
+        m_scan_rows.format = find_scan_format(info.head_type);
+    }
+    if (s.bias() != nullptr) {
+        m_bias.resize(static_cast<size_t>(info.n_vocab));
+        s.read_range(*s.bias(), 0, m_bias.size(), reinterpret_cast<uint8_t *>(m_bias.data()));
+        m_max_bias = *std::max_element(m_bias.begin(), m_bias.end());
+    }
+    // interleaved rows are for logits alone, once the scan has its own
+    if (m_placement != VT_PLACEMENT_STREAMED && (m_head.layout().is_plain || !uses_kernel())) {
+        expect_logits();
+    }
+    if (uses_kernel()) {
+        place_scan_rows();
+        m_max_row_norm = 0.0;
+        for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(info.n_vocab), [&](size_t first, size_t n) {
+            read(first, n);
+            m_max_row_norm = std::max(m_max_row_norm, scan_max_row_norm(m_scan_rows, n_threads));
+        });
+        if (!std::isfinite(m_max_row_norm)) {
+            m_scan_rows = {};
+            m_map.reset();
+            std::vector<uint8_t>().swap(m_rows);
+            expect_logits();
+        }
+    } else {
+        m_max_row_norm = max_row_norm(s, n_threads);
+    }
+}
+
+void whole_head::expect_logits() {
+    // chunks of rows that are held all together need groups
+    if (m_in_chunks && m_placement != VT_PLACEMENT_STREAMED && m_head.layout().has_groups) {
+        m_head.set_all(m_placement == VT_PLACEMENT_MAPPED);
+        m_in_chunks = false;
+    }
+}
+
+// the rows as they lie in the file: those that ggml multiplies, pages of the file, or a copy
+void whole_head::place_scan_rows() {
+    const table & t      = m_store.get_table(VT_TABLE_HEAD);
+    const size_t  n_rows = static_cast<size_t>(t.n_rows);
+    m_scan_rows.n_embd   = static_cast<size_t>(t.n_cols);
+    m_scan_rows.n_rows   = t.n_rows;
+    if (m_placement == VT_PLACEMENT_STREAMED) {
+        return;
+    }
+    if (m_head.plain_rows() != nullptr && !m_in_chunks) {
+        m_scan_rows.rows = m_head.plain_rows();
+    } else if (m_placement == VT_PLACEMENT_MAPPED) {
+        m_map.reset(new mapping(m_store.path(), t.offset, checked_mul(t.row_bytes, n_rows)));
+        m_scan_rows.rows = m_map->data();
+    } else {
+        m_rows.resize(n_rows * t.row_bytes);
+        m_store.read_range(t, 0, n_rows, m_rows.data());
+        m_scan_rows.rows = m_rows.data();
+    }
+}
+
+// a chunk of the rows for the scan, where they are streamed
+void whole_head::read(size_t first, size_t n) {
+    if (m_placement != VT_PLACEMENT_STREAMED) {
+        return;
+    }
+    const table & t = m_store.get_table(VT_TABLE_HEAD);
+    m_rows.resize(n * t.row_bytes);
+    m_store.read_range(t, first, n, m_rows.data());
+    m_scan_rows.rows   = m_rows.data();
+    m_scan_rows.n_rows = static_cast<int64_t>(n);
+}
+
+template <typename F> void whole_head::for_each_chunk(size_t chunk, F && use) {
+    const size_t n_rows = static_cast<size_t>(m_store.info().n_vocab);
+    for (size_t first = 0; first < n_rows;) {
+        // the last chunk takes what is left, so that no product reads past the last row
+        const size_t n = n_rows - first < 2 * chunk ? n_rows - first : chunk;
+        use(first, n);
+        first += n;
+    }
+}
+
+size_t whole_head::bring(size_t first, size_t n) {
+    if (!m_in_chunks) {
+        return first;
+    }
+    std::vector<int32_t> ids(n);
+    std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
+    m_head.set_static(ids.data(), n);
+    return 0;
+}
+
+void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
+    for_each_chunk(m_in_chunks ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab),
+                   [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, bring(first, n), n, out + first); });
+}
+
+// ggml sums in another order for several states than for one. Both sums have the same n_embd products, of rows and of
+// states that are at most 10% longer once they are quantised, so they differ by no more than this.
+float whole_head::margin(const float * hidden, float threshold) const {
+    const vt_store_info & info   = m_store.info();
+    const double          u      = 0x1p-24;
+    const double          k      = static_cast<double>(info.n_embd) + 16.0;
+    const double          gamma  = k * u / (1.0 - k * u);
+    const double          length = 1.1 * norm(hidden, static_cast<size_t>(info.n_embd));
+    const double          scale  = std::fabs(static_cast<double>(info.logit_scale));
+    // the soft cap is nowhere steeper than 1; each step after the product rounds by some units in the last place
+    return static_cast<float>(scale * 2.0 * gamma * length * m_max_row_norm + 64.0 * u * (1.0 + std::fabs(static_cast<double>(threshold))));
+}
+
+// what product and bias must add up to for the logit to reach a threshold: a soft cap and a scale undone
+float whole_head::product_threshold(float threshold) const {
+    const vt_store_info & info  = m_store.info();
+    const double          slack = 64.0 * 0x1p-24;  // some units in the last place for each step after the product
+    double                x     = static_cast<double>(threshold);
+    if (info.logit_softcap != 0.0f) {
+        const double cap = static_cast<double>(info.logit_softcap);
+        const double y   = (x - slack * (cap + std::fabs(x))) / cap;
+        x                = y <= -1.0 ? -INFINITY : y >= 1.0 ? INFINITY : cap * std::atanh(y);
+    }
+    if (info.logit_scale != 1.0f) {
+        x = (x - slack * (1.0 + std::fabs(x))) / static_cast<double>(info.logit_scale);
+    }
+    return std::nextafter(static_cast<float>(x), -INFINITY);
+}
+
+void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+    hits.clear();
+    if (uses_kernel()) {
+        scan_all(hidden, n_hidden, thresholds, n_threads, hits);
+    } else {
+        multiply(hidden, n_hidden, thresholds, n_threads, hits);
+    }
+}
+
+void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+    const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
+    const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden);
+    std::vector<float> lowered(n_hidden), least(n_hidden);
+    for (size_t i = 0; i < n_hidden; i++) {
+        // with a bias another sum is rounded
+        const float threshold = product_threshold(thresholds[i]);
+        const float slack     = m_bias.empty() ? 0.0f : 0x1p-20f * (1.0f + std::fabs(threshold) + std::fabs(m_max_bias));
+        lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
+        least[i]              = lowered[i] - m_max_bias - slack;
+    }
+    for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab), [&](size_t first, size_t n) {
+        const size_t before = hits.size();
+        read(first, n);
+        scan(m_scan_rows, states, least.data(), n_threads, hits);
+        for (size_t i = before; i < hits.size(); i++) {
+            hits[i].row += static_cast<int32_t>(first);
+        }
+        if (!m_bias.empty()) {
+            const auto is_below = [&](const scan_hit & h) {
+                return h.value + m_bias[static_cast<size_t>(h.row)] < lowered[static_cast<size_t>(h.state)];
+            };
+            hits.erase(std::remove_if(hits.begin() + static_cast<std::ptrdiff_t>(before), hits.end(), is_below), hits.end());
+        }
+    });
+}
+
+// ggml adds products of halves in halves where the processor can: no useful bound holds for another order of them
+bool whole_head::sums_are_halves() const {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return m_store.info().head_type == GGML_TYPE_F16;
+#else
+    return false;
+#endif
+}
+
+void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+    const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
+    std::vector<float> lowered(n_hidden);
+    for (size_t i = 0; i < n_hidden; i++) {
+        lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
+    }
+    for_each_chunk(CHUNK_ROWS, [&](size_t first, size_t n) {
+        const size_t from     = bring(first, n);
+        const size_t together = sums_are_halves() ? 1 : n_hidden;
+        m_chunk.resize(n * n_hidden);
+        for (size_t i = 0; i < n_hidden; i += together) {
+            m_head.compute_range(hidden + i * n_embd, together, n_threads, from, n, m_chunk.data() + i * n);
+        }
+        for (size_t row = 0; row < n; row++) {
+            for (size_t i = 0; i < n_hidden; i++) {
+                const float value = m_chunk[i * n + row];
+                if (value >= lowered[i]) {
+                    hits.push_back({static_cast<int32_t>(first + row), static_cast<int32_t>(i), value});
+                }
+            }
+        }
+    });
+}
+
+}  // namespace vt

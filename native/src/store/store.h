@@ -1,0 +1,59 @@
+// NAME.vocab.gguf: tokenizer keys, token embedding, LM head. Rows are read one by one, when they are asked for.
+#pragma once
+
+#include "base/file.h"
+#include "store/gguf.h"
+#include "vocabtailor.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace vt {
+
+// a (n_rows, n_cols) table of some ggml type inside the file
+struct table {
+    int32_t  type      = 0;
+    int64_t  n_cols    = 0;
+    int64_t  n_rows    = 0;
+    uint64_t offset    = 0;  // from the start of the file
+    size_t   row_bytes = 0;
+};
+
+class store {
+  public:
+    explicit store(const std::string & path);
+
+    const vt_store_info & info() const { return m_info; }
+    const table &         get_table(vt_table which) const { return which == VT_TABLE_HEAD ? m_head : m_embedding; }
+    const table *         bias() const { return m_info.has_bias ? &m_bias : nullptr; }
+    uint64_t              n_read() const { return m_n_read; }
+    const std::string &   path() const { return m_file->path(); }
+
+    void check_ids(const int32_t * ids, size_t n) const;
+
+    // out: (n, t.row_bytes); ids must have been checked. Runs of consecutive ids are read at once.
+    void read_rows(const table & t, const int32_t * ids, size_t n, uint8_t * out);
+
+    // rows first .. first + n, which must be there
+    void read_range(const table & t, size_t first, size_t n, uint8_t * out);
+
+    // out: (n, n_embd) f32
+    void embedding_rows(const int32_t * ids, size_t n, float * out);
+
+    void validate_data();
+
+  private:
+    std::unique_ptr<vt::file> m_file;
+    vt_store_info             m_info = {};
+    table                     m_embedding, m_head, m_bias;
+    std::vector<uint8_t>      m_row;  // one encoded row
+    uint64_t                  m_n_read = 0;
+
+    void read_own_keys(const gguf & g);
+    void check_tokenizer(const gguf & g) const;
+    void find_tables(const gguf & g);
+};
+
+}  // namespace vt

@@ -1,0 +1,1 @@
+"""Speed and memory against stock llama-cpp-python."""

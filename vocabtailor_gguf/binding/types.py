@@ -1,0 +1,41 @@
+"""Types of tables: names as llama.cpp spells them, sizes as ggml has them."""
+
+from __future__ import annotations
+
+from gguf.constants import GGMLQuantizationType
+
+from vocabtailor_gguf.binding import native
+
+
+def type_name(ggml_type: int) -> str:
+    """Return the name of a ggml type as llama.cpp spells it, such as ``Q8_0``."""
+    try:
+        return str(GGMLQuantizationType(ggml_type).name)
+    except ValueError:
+        return f"type {ggml_type}"
+
+
+def parse_type(name: str) -> int:
+    """Return the ggml type of a name such as ``q4_k``.
+
+    Raises:
+        ValueError: There is no such type.
+    """
+    for t in GGMLQuantizationType:
+        if t.name.lower() == name.lower():
+            return int(t)
+    known = ", ".join(t.name for t in GGMLQuantizationType)
+    raise ValueError(f"unknown tensor type {name!r}, expected one of {known}")
+
+
+def type_geometry(ggml_type: int) -> tuple[int, int]:
+    """Return values per block and bytes per block of a type that is decodable by row.
+
+    Raises:
+        VocabTailorError: It is not.
+    """
+    name = native.ffi.new("char **")
+    block = native.ffi.new("int64_t *")
+    size = native.ffi.new("uint64_t *")
+    native.call("vt_type_info", ggml_type, name, block, size)
+    return int(block[0]), int(size[0])

@@ -1,0 +1,1 @@
+"""GGUF files: headers, writing, pairs of core and store."""

@@ -1,0 +1,1 @@
+"""Token sets: ids with a provenance, how they grow and combine."""

@@ -1,0 +1,1 @@
+"""Models into a core and a vocabulary store, and back."""

@@ -1,0 +1,115 @@
+"""What llama.cpp does around the vocabulary tables, per architecture.
+
+Every entry is read off ``src/models/<arch>.cpp`` of llama.cpp. None is trusted: the proof at
+split time compares the split model with the unsplit one, bit by bit, and refuses what differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vocabtailor_gguf.errors import BadFileError, UnsupportedError
+from vocabtailor_gguf.gguf.header import GGUFHeader
+
+# scaled by sqrt(n_embd) only when the batch holds token ids, so rows fed as embeddings come scaled;
+# gemma and gemma2 scale both kinds of batch in the graph
+_SCALED_FOR_TOKENS_ONLY = frozenset({"gemma3"})
+
+_LOGIT_SCALE_MULTIPLIES = frozenset(
+    {"command-r", "cohere2", "cohere2moe", "grok", "talkie", "muse-glimmer"}
+)
+_LOGIT_SCALE_DIVIDES = frozenset(
+    {"granite", "granitemoe", "granitehybrid", "granite-swa", "minicpm"}
+)
+_SOFTCAPPED = frozenset({"gemma2", "gemma3", "grok", "muse-glimmer"})
+
+_ENCODERS = frozenset(
+    {
+        "bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert",
+        "neo-bert", "eurobert", "gemma-embedding", "llama-embed", "t5", "t5encoder", "clip",
+        "wavtokenizer-dec",
+    }
+)  # fmt: skip
+
+# llama.cpp never looks for output.weight in these, so their head cannot have a type of its own
+ALWAYS_TIED = frozenset({"gemma", "gemma2", "command-r", "cohere2"})
+
+_NEEDS_TOKEN_IDS = {
+    "gemma3n": "per-layer embeddings look token ids up inside the graph",
+    "gemma4": "per-layer embeddings look token ids up inside the graph",
+    "qwen4exp": "per-layer embeddings look token ids up inside the graph",
+    "granite-switch": "its graph takes token ids only",
+    "deepseek4": "its hashed layers take token ids inside the graph",
+}
+
+
+@dataclass(frozen=True)
+class VocabularyMath:
+    """What surrounds the two tables.
+
+    Attributes:
+        embedding_scale: Factor on embedding rows that are fed in place of token ids.
+        logit_scale: Factor on the logits, 1 for none.
+        logit_softcap: Logits become ``cap * tanh(logit / cap)``, 0 for none.
+    """
+
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+
+
+def check_supported(header: GGUFHeader) -> str:
+    """Return the architecture of a model that can be split.
+
+    Raises:
+        BadFileError: The file is not a model.
+        UnsupportedError: The model cannot be split; the text says why.
+    """
+    where = header.path
+    if "vocabtailor.kind" in header.keys:
+        raise UnsupportedError(f"{where}: is already a {header.get('vocabtailor.kind')} file")
+    n_shards = header.get("split.count", 1)
+    if isinstance(n_shards, int) and n_shards > 1:
+        raise UnsupportedError(
+            f"{where}: is one of {n_shards} shards; merge them first with "
+            "llama-gguf-split --merge FIRST_SHARD OUT"
+        )
+    arch = str(header.require("general.architecture", str))
+    if arch in _ENCODERS:
+        raise UnsupportedError(f"{where}: {arch} is an encoder: it has no LM head to tailor")
+    if arch in _NEEDS_TOKEN_IDS:
+        raise UnsupportedError(f"{where}: {arch} is not supported: {_NEEDS_TOKEN_IDS[arch]}")
+    if "per_layer_token_embd.weight" in header.tensors:
+        raise UnsupportedError(f"{where}: {arch} is not supported: {_NEEDS_TOKEN_IDS['gemma3n']}")
+    return arch
+
+
+def vocabulary_math(header: GGUFHeader, arch: str, n_embd: int) -> VocabularyMath:
+    """Return what surrounds the tables of a model, from its metadata."""
+    scale = float(np.sqrt(np.float32(n_embd))) if arch in _SCALED_FOR_TOKENS_ONLY else 1.0
+    return VocabularyMath(scale, _logit_scale(header, arch, n_embd), _softcap(header, arch))
+
+
+def _number(header: GGUFHeader, key: str, default: float) -> np.float32:
+    value = header.get(key, default)
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise BadFileError(f"{header.path}: key {key}: found {value!r}, expected a number")
+    return np.float32(value)
+
+
+def _logit_scale(header: GGUFHeader, arch: str, n_embd: int) -> float:
+    default = {"minicpm": 256.0 / n_embd, "grok": 0.5773502691896257}.get(arch, 0.0)
+    value = _number(header, f"{arch}.logit_scale", default)
+    if value == 0:
+        return 1.0
+    if arch in _LOGIT_SCALE_DIVIDES:
+        return float(np.float32(1) / value)
+    return float(value) if arch in _LOGIT_SCALE_MULTIPLIES else 1.0
+
+
+def _softcap(header: GGUFHeader, arch: str) -> float:
+    default = 30.0 if arch == "gemma2" else 0.0
+    key = f"{arch}.final_logit_softcapping"
+    return float(_number(header, key, default)) if arch in _SOFTCAPPED else 0.0
