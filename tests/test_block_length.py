@@ -9,6 +9,6 @@ from nativecheck import build
 
 
 def test_what_it_settles_on(tmp_path: Path) -> None:
-    program = build("block_length_check", ["block_length.cpp"], tmp_path)
+    program = build("block_length_check", ["decode/block_length.cpp"], tmp_path)
     done = subprocess.run([str(program)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -39,8 +38,6 @@ COMMON: dict[str, Any] = {
 
 Split = Any
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
 def compile_c(*arguments: str | Path) -> None:
@@ -125,7 +122,9 @@ def test_a_static_set_is_that_of_tailored_mode(
     done = run(files.core, files.vocab, listed if ids else "-", PROMPT, 24, 2)
     assert done.returncode == 0, done.stderr
     chosen = TokenSet(ids) if ids else None
-    llm = TailoredLlama(files.core, token_set=chosen, prompt_expansion=False, **COMMON)
+    llm = TailoredLlama(
+        files.core, mode="tailored", token_set=chosen, prompt_expansion=False, **COMMON
+    )
     try:
         assert done.stdout == greedy(llm, PROMPT, 24)
     finally:

@@ -163,7 +163,8 @@ def test_coverage_is_what_the_model_can_say(found: Profile, tiny_split: Any) -> 
     assert covered.whole(rows) == 1.0 and covered.whole(rows - 1) < 1.0
     for size in (rows, rows - 1):
         chosen = TokenSet(found.ranking[:size]) if size else None
-        with contextlib.closing(TailoredLlama(files.core, token_set=chosen, **common)) as llm:
+        asked = {"mode": "tailored", "token_set": chosen, **common}
+        with contextlib.closing(TailoredLlama(files.core, **asked)) as llm:
             again = list(own_outputs(llm, prompts, max_tokens=24))
         same = [np.array_equal(a.output, b.output) for a, b in zip(answers, again, strict=True)]
         assert all(same) == (size == rows)

@@ -154,7 +154,7 @@ def test_learning_from_use(tiny: Any, tiny_split: Any) -> None:
         assert kept.tolist() == [int(t) for t, n in counts.items() if n >= 2]
         with pytest.raises(VocabTailorError, match="decay"):
             llm.learned_token_set(decay=2.0)
-    for options in ({"learn": True}, {"learn": True, "mode": "full"}):
+    for options in ({"learn": True, "mode": "tailored"}, {"learn": True, "mode": "full"}):
         with pytest.raises(ValueError, match="learn"):
             TailoredLlama(core, **options, **COMMON)
 
@@ -172,7 +172,8 @@ def test_learned_tokens_stay_for_the_next_request(pair: Callable[..., Pair]) -> 
 
 def test_audits_count_what_was_learned(tiny_split: Any) -> None:
     core = tiny_split("llama", n_vocab=2048).core
-    with contextlib.closing(TailoredLlama(core, audit=1.0, learn=True, **COMMON)) as llm:
+    asked: dict[str, Any] = {"mode": "tailored", "audit": 1.0, "learn": True}
+    with contextlib.closing(TailoredLlama(core, **asked, **COMMON)) as llm:
         take(llm, PROMPTS[0], 40, temp=0.0)
         first = llm.audit_report()
         learned = llm.learned_token_set().provenance["learned"]
@@ -220,9 +221,9 @@ def test_audits_know_the_whole_vocabularys_choice(tiny_split: Any, sampling: str
     core = tiny_split("llama", n_vocab=2048).core
     asked = SAMPLINGS[sampling]
     with (
-        contextlib.closing(TailoredLlama(core, audit=1.0, **COMMON)) as llm,
+        contextlib.closing(TailoredLlama(core, mode="tailored", audit=1.0, **COMMON)) as llm,
         contextlib.closing(TailoredLlama(core, mode="full", **COMMON)) as full,
-        contextlib.closing(TailoredLlama(core, **COMMON)) as alone,
+        contextlib.closing(TailoredLlama(core, mode="tailored", **COMMON)) as alone,
     ):
         text = take(llm, PROMPTS[0], 60, **asked)
         assert text == take(alone, PROMPTS[0], 60, **asked)  # an audit changes nothing

@@ -81,7 +81,7 @@ def test_logits_of_the_active_set_are_stock_bits(
 ) -> None:
     stock, _, files = pair
     chosen = TokenSet(np.random.default_rng(0).integers(0, stock.n_vocab(), 5000))
-    llm = TailoredLlama(files.core, token_set=chosen, **COMMON)
+    llm = TailoredLlama(files.core, mode="tailored", token_set=chosen, **COMMON)
     try:
         tokens = stock.tokenize((" ".join(PROMPTS) * 3).encode())
         stock.reset()
@@ -147,7 +147,7 @@ def test_grammar(pair: tuple[llama_cpp.Llama, TailoredLlama, Split]) -> None:
     asked: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0, "grammar": grammar}
     expected = stock.create_completion("Is water wet? Answer:", **asked)["choices"]
     assert full.create_completion("Is water wet? Answer:", **asked)["choices"] == expected
-    llm = TailoredLlama(files.core, **COMMON)
+    llm = TailoredLlama(files.core, mode="tailored", **COMMON)
     text = llm.create_completion("Is water wet? Answer yes or no:", **asked)["choices"][0]["text"]
     assert text in ("yes", "no") or text.isdigit()
     llm.close()
@@ -157,6 +157,7 @@ def test_grammar(pair: tuple[llama_cpp.Llama, TailoredLlama, Split]) -> None:
 def tailored(tiny_split: Callable[[str], Split]) -> Iterator[TailoredLlama]:
     llm = TailoredLlama(
         tiny_split("llama").core,
+        mode="tailored",
         token_set=TokenSet([400, 300, 410]),
         prompt_expansion=False,
         **COMMON,
@@ -224,7 +225,8 @@ def test_prompt_tokens_stay_active_where_a_prefix_is_reused(tailored: TailoredLl
 
 
 def test_other_forms_of_the_prompts_words_join(tiny_split: Callable[[str], Split]) -> None:
-    with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
+    core = tiny_split("llama").core
+    with contextlib.closing(TailoredLlama(core, mode="tailored", **COMMON)) as llm:
         static = llm.active_ids
         variants = Variants(llm._model.vocab)
         outside = set(range(llm.n_vocab())) - set(static.tolist())
@@ -412,7 +414,8 @@ def test_two_threads_get_an_error_or_the_right_answer(tailored: TailoredLlama) -
 
 @pytest.mark.model
 def test_reports(gemma_split: Split) -> None:
-    llm = TailoredLlama(gemma_split.core, token_set=TokenSet(range(1000, 9000)), **COMMON)
+    chosen = TokenSet(range(1000, 9000))
+    llm = TailoredLlama(gemma_split.core, mode="tailored", token_set=chosen, **COMMON)
     llm.create_completion("Hello", max_tokens=8, temperature=0)
     stats, memory = llm.stats, llm.memory_report()
     assert stats.tokens == stats["tokens"] == 2 + 7

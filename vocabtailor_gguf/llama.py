@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections import Counter
@@ -24,7 +25,9 @@ from vocabtailor_gguf.runtime.tokenizer import Variants, always_on
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
 
-Mode = Literal["tailored", "exact", "full"]
+Mode = Literal["exact", "tailored", "full"]
+
+logger = logging.getLogger(__name__)
 
 _NO_TOKENS = np.empty(0, dtype=np.int32)
 
@@ -32,17 +35,17 @@ _NO_TOKENS = np.empty(0, dtype=np.int32)
 class TailoredLlama(SplitLlama):
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
-    In mode ``"tailored"`` only tokens of the active set can be produced: always-on tokens (special
-    and end-of-generation tokens, single bytes, white space), the token set, and the tokens of the
-    prompt. Mode ``"full"`` computes every row of the LM head and gives llama.cpp's own output. Mode
-    ``"exact"`` gives the same output for the same seed and sampler chain: it drafts with the active
-    set and verifies against the whole head before a token is yielded.
+    Mode ``"exact"``, the default, gives llama.cpp's own output for the same seed and sampler chain:
+    it drafts with the active set (always-on tokens, the token set, the prompt's tokens) and
+    verifies against the whole head before a token is yielded. Mode ``"full"`` computes every row of
+    the LM head at every token. In mode ``"tailored"`` only tokens of the active set can be
+    produced, so it wants a token set that fits the task.
 
     Args:
         model_path: ``NAME.core.gguf``.
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
-        mode: ``"tailored"``, ``"exact"`` or ``"full"``.
+        mode: ``"exact"``, ``"tailored"`` or ``"full"``.
         whole_head: Where exact mode and audits have the whole LM head: ``"mapped"``, as pages of
             the store's file; ``"memory"``, as a copy; ``"streamed"``, nowhere: it is read through
             a buffer of some MB each time, which takes two to three times as long.
@@ -72,7 +75,7 @@ class TailoredLlama(SplitLlama):
         *,
         vocab_path: str | os.PathLike[str] | None = None,
         token_set: TokenSet | str | os.PathLike[str] | None = None,
-        mode: Mode = "tailored",
+        mode: Mode = "exact",
         whole_head: Placement = "mapped",
         learn: bool = False,
         audit: float = 0.0,
@@ -107,6 +110,12 @@ class TailoredLlama(SplitLlama):
                 self._variants = Variants(self._model.vocab)
                 self._stack.callback(self._variants.close)
             self.set_token_set(token_set)
+            if mode == "tailored" and token_set is None:
+                logger.warning(
+                    "tailored mode without a token set: only the prompt's tokens, other forms of "
+                    "its words and single bytes can be produced; give a token_set, or take mode "
+                    "exact"
+                )
         except BaseException:
             self.close()
             raise
@@ -122,7 +131,7 @@ class TailoredLlama(SplitLlama):
 
     @property
     def mode(self) -> Mode:
-        """``"tailored"``, ``"exact"`` or ``"full"``."""
+        """``"exact"``, ``"tailored"`` or ``"full"``."""
         return self._mode
 
     @property

@@ -304,6 +304,9 @@ vt_status vt_variants_find(const vt_variants * v, const int32_t * ids, size_t n,
 /* name and geometry of a ggml type that can be decoded by row; VT_ERROR_ARGUMENT for others */
 vt_status vt_type_info(int32_t type, const char ** name, int64_t * block_size, uint64_t * type_size, char * err, size_t n_err);
 
+/* name of the buffer type that llama.cpp takes here for a (n_rows, n_embd) weight of a ggml type, such as "CPU" or "CPU_REPACK" */
+vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err);
+
 /* quantise n_rows rows of n_per_row values from one type to another through f32, with ggml */
 vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t n_src, int32_t dst_type, uint8_t * dst, size_t n_dst, int64_t n_rows,
                         int64_t n_per_row, int32_t n_threads, char * err, size_t n_err);

@@ -64,7 +64,8 @@ def _declare() -> cffi.FFI:
 ffi = _declare()
 
 
-def _library_path() -> Path:
+def library_path() -> Path:
+    """Return where the native library lies."""
     name = {"win32": "vocabtailor.dll", "darwin": "libvocabtailor.dylib"}.get(
         sys.platform, "libvocabtailor.so"
     )
@@ -81,7 +82,7 @@ def lib() -> Any:
     Raises:
         VersionError: The installed llama-cpp-python is not the one this library was built for.
     """
-    path = _library_path()
+    path = library_path()
     if sys.platform == "win32":
         os.add_dll_directory(str(Path(llama_cpp.__file__).parent / "lib"))
     try:

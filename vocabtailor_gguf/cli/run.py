@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
     parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
-    parser.add_argument("--mode", choices=["tailored", "exact", "full"], default="tailored")
+    parser.add_argument(
+        "--mode", choices=["exact", "tailored", "full"], default="exact",
+        help="exact: stock's very tokens (default); tailored: only tokens of the set can be "
+        "produced; full: every row of the head at every token",
+    )  # fmt: skip
     parser.add_argument(
         "--no-prompt-expansion",
         dest="prompt_expansion",

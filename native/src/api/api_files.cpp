@@ -1,6 +1,7 @@
 // The C API: the library, files, and the types of tables.
 
 #include "api/api.h"
+#include "head/weight_layout.h"
 #include "scan/scan.h"
 #include "store/gguf.h"
 #include "store/quantize.h"
@@ -165,6 +166,17 @@ VT_EXPORT vt_status vt_type_info(int32_t type, const char ** name, int64_t * blo
         *name       = ggml_type_name(static_cast<ggml_type>(type));
         *block_size = ggml_blck_size(static_cast<ggml_type>(type));
         *type_size  = ggml_type_size(static_cast<ggml_type>(type));
+    });
+}
+
+VT_EXPORT vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(name != nullptr && n_name > 0, "name must not be NULL or empty");
+        check_row_type(type);
+        const ggml_type t = static_cast<ggml_type>(type);
+        require(n_embd > 0 && n_embd <= INT32_MAX && n_rows > 0 && n_rows <= INT32_MAX && n_embd % ggml_blck_size(t) == 0,
+                "the weight has no such shape");
+        snprintf(name, n_name, "%s", ggml_backend_buft_name(pick_weight_layout(t, n_embd, n_rows).buft));
     });
 }
 
