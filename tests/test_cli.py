@@ -39,7 +39,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--version")
     assert code == 0
     assert "llama-cpp-python" in out
-    for command in ("split", "merge", "inspect", "verify", "run", "bench"):
+    for command in ("split", "merge", "inspect", "verify", "doctor", "run", "bench"):
         code, out, err = run(capsys, command, "--help")
         assert (code, err) == (0, "")
         assert f"vocabtailor {command}" in out
@@ -118,7 +118,7 @@ def test_run_streams_text_and_tells_json(
     token_set = tmp_path / "s.tokens.json"
     TokenSet(range(300, 420)).save(token_set)
     common = ["run", "-m", core, "-n", 12, "-c", 128, "-t", 2, "--temp", 0]
-    asked = [*common, "--token-set", token_set]
+    asked = [*common, "--mode", "tailored", "--token-set", token_set]
     code, text, err = run(capsys, *asked, "-p", "hello")
     assert code == 0
     assert "tailored mode" in err
