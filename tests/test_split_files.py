@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import TinyModel, TinySplit, everything_in
-from ggufbytes import STRING, U32, array, key, rebuilt
+from ggufbytes import STRING, U32, array, key, rebuilt, string
 from tinymodels import REFUSED
 
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf.gguf.pair import read_pair
 from vocabtailor_gguf.split.merge import merge_model
 from vocabtailor_gguf.split.split import split_model
 
@@ -26,6 +28,10 @@ def test_refused_models(name: str, tiny: TinyModel, tmp_path: Path) -> None:
         split_model(tiny(name), tmp_path)
     assert str(e.value).startswith(f"{tiny(name)}: ")
     assert everything_in(tmp_path) == []
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _text(name: str, text: str | bytes) -> dict[str, bytes]:
@@ -85,6 +91,28 @@ def test_split_of_a_split(tiny_split: TinySplit, tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError, match=r"is already a (core|vocab) file"):
             split_model(path, tmp_path)
     assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"vocabtailor.pair_id" + b"\x08\0\0\0" + b"x" * 60,
+        b"vocabtailor.source.sha256" + b"\x08\0\0\0" + b"\x40" + b"\0" * 7 + b"0" * 64,
+        string("vocabtailor.pair_id") + b"\x08\0\0\0" + string("0" * 32),
+    ],
+    ids=["pair id", "sha256", "whole record"],
+)
+def test_texts_of_the_source_that_look_like_our_keys(
+    text: bytes, tiny: TinyModel, tmp_path: Path
+) -> None:
+    path = rebuilt(tiny("llama"), tmp_path / "m.gguf", **_text("general.name", text))
+    files = split_model(path)
+    core, vocab = read_pair(files.core, files.vocab)
+    assert len(core.get("vocabtailor.pair_id")) == 32
+    for header in (core, vocab):
+        assert header.get("vocabtailor.source.sha256") == sha256(path)
+        assert header.keys["general.name"].record == key("general.name", STRING, text)
+    assert merge_model(files.core, None, tmp_path / "merged.gguf").identical
 
 
 # ---- files ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,16 @@ def plan_split(
         ),
         core_tensors=_core_tensors(source, tables),
     )
+
+
+def with_known(records: tuple[bytes, ...], known: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Return a plan's records with values that are known only after the data has been read.
+
+    A record is told by all its bytes, so no text of the source is taken for one of ours.
+    """
+    unknown = {k: _UNKNOWN_PAIR if k == PAIR_ID else _UNKNOWN_SHA for k in known}
+    new = {encode_key(k, unknown[k]): encode_key(k, v) for k, v in known.items()}
+    return tuple(new.get(r, r) for r in records)
 
 
 def _vocabulary_shape(source: GGUFHeader) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import Tensor
 from vocabtailor_gguf.gguf.keys import PAIR_ID, SOURCE_SHA, STUB_ROWS, TENSOR_SHA
 from vocabtailor_gguf.gguf.write import Layout, layout
-from vocabtailor_gguf.split.plan import SplitPlan, Table, plan_split
+from vocabtailor_gguf.split.plan import SplitPlan, Table, plan_split, with_known
 from vocabtailor_gguf.split.proof import Proof, prove_split
 
 logger = logging.getLogger(__name__)
@@ -171,9 +171,19 @@ def _write(
         known |= {TENSOR_SHA[w.table.name]: w.digest.hexdigest() for w in tables}
         types = "".join(f"{w.table.name}:{w.table.type};" for w in tables)
         known[PAIR_ID] = hashlib.sha256((known[SOURCE_SHA] + types).encode()).hexdigest()[:32]
-        for file, made in ((core_file, core), (vocab_file, vocab)):
+        alignment = plan.source.alignment
+        for file, made, records, tensors in (
+            (core_file, core, plan.core_records, plan.core_tensors),
+            (vocab_file, vocab, plan.vocab_records, plan.vocab_tensors),
+        ):
+            header = layout(with_known(records, known), tensors, alignment).header
+            if len(header) != len(made.header):
+                raise VocabTailorError(
+                    f"{plan.source.path}: header of {len(header)} bytes, expected the planned "
+                    f"{len(made.header)}"
+                )
             file.seek(0)
-            file.write(_fill_in(made.header, known))
+            file.write(header)
 
 
 def _chunks(source: BinaryIO, plan: SplitPlan, tensor: Tensor) -> Iterator[tuple[int, memoryview]]:
@@ -188,13 +198,3 @@ def _read(source: BinaryIO, plan: SplitPlan, n: int) -> bytes:
     if len(data) != n:
         raise BadFileError(f"{plan.source.path}: became shorter while it was read")
     return data
-
-
-def _fill_in(header: bytes, known: dict[str, str]) -> bytes:
-    """Put values in place of the zeros that were written while they were not known."""
-    for key, value in known.items():
-        at = header.find(key.encode() + b"\x08\0\0\0")
-        if at >= 0:
-            at += len(key) + 4 + 8
-            header = header[:at] + value.encode() + header[at + len(value) :]
-    return header
