@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,25 @@ def test_run_streams_text_and_tells_json(
     code, out, _ = run(capsys, *common, "-p", "hello", "-j", '{"type": "boolean"}')
     assert out.strip() in ("true", "false")
     assert run(capsys, *common, "-p", "", "--json")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no /dev/zero")
+def test_prompts_from_files(
+    capsys: pytest.CaptureFixture[str], tiny_split: Callable[[str], Split], tmp_path: Path
+) -> None:
+    core = str(tiny_split("llama").core)
+    code, out, err = run(capsys, "run", "-m", core, "-f", "/dev/zero")
+    assert (code, out) == (1, "")
+    assert err == "vocabtailor: error: /dev/zero: larger than 64 MiB\n"
+    # a pipe is read to its end; a byte order mark and the line ends of Windows are no text
+    plain = ["run", "-m", core, "-n", "4", "--temp", "0", "--json"]
+    expected = json.loads(run(capsys, *plain, "-p", "hello\nyou")[1])
+    read, write = os.pipe()
+    os.write(write, b"\xef\xbb\xbfhello\r\nyou")
+    os.close(write)
+    found = json.loads(run(capsys, *plain, "-f", f"/dev/fd/{read}")[1])
+    os.close(read)
+    assert (found["ids"], found["prompt_tokens"]) == (expected["ids"], expected["prompt_tokens"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,11 @@ GOOD = {"format": "vocabtailor.tokens", "version": 1, "tokenizer": None, "ids": 
         (json.dumps({**GOOD, "tokenizer": 5}), "wrong type"),
         (json.dumps({**GOOD, "provenance": []}), "wrong type"),
         (b"\xff\xfe", "not JSON"),
+        ('{"a": 1, "a": 2}', "key 'a': appears twice"),
+        (json.dumps(GOOD)[:-1] + ', "ids": [3]}', "key 'ids': appears twice"),
+        (json.dumps({**GOOD, "provenance": {}})[:-3] + '{"x": 1, "x": 2}}', "key 'x'"),
+        ("[" + "0," * (1 << 20) + "0]", "more than 1,048,576 values"),
+        ('{"ids": [' + "[" * (1 << 20), "more than 1,048,576 values"),
     ],
 )
 def test_malformed_files(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -81,6 +89,67 @@ def test_malformed_files(tmp_path: Path, content: str | bytes, message: str) -> 
     with pytest.raises(BadFileError, match=message) as raised:
         TokenSet.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "bom.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert TokenSet.load(path).ids.tolist() == [1, 2]
+
+
+_BOUNDED = """
+import resource, sys
+import numpy
+from vocabtailor_gguf import TokenSet, VocabTailorError
+from vocabtailor_gguf.process import process_memory
+
+resource.setrlimit(resource.RLIMIT_AS, (process_memory().data + (4 << 30),) * 2)
+try:
+    TokenSet.load(sys.argv[1])
+except VocabTailorError as e:
+    print(e)
+print(process_memory().peak >> 20)
+"""
+
+
+def _load_elsewhere(path: Path) -> tuple[list[str], int]:
+    """Return what was printed and the peak of memory in MiB; a hang ends in a timeout."""
+    command = [sys.executable, "-c", _BOUNDED, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *text, peak = done.stdout.splitlines()
+    return text, int(peak)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFO")
+def test_files_that_never_end(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, kind in ((fifo, "FIFO"), (Path("/dev/zero"), "device")):
+        text, peak = _load_elsewhere(path)
+        assert text == [f"{path}: cannot be read: found a {kind}, expected a regular file"]
+        assert peak < 200
+    sparse = tmp_path / "sparse.json"
+    with open(sparse, "wb") as f:
+        f.truncate(1 << 40)
+    text, peak = _load_elsewhere(sparse)
+    assert text == [f"{sparse}: larger than 64 MiB"]
+    assert peak < 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory in /proc")
+def test_the_largest_files_cost_little(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    line = json.dumps({f"token {i:046}": i for i in range(1_000_000)})
+    assert (60 << 20) < len(line) < (64 << 20)
+    path.write_text(line, encoding="utf-8")
+    text, peak = _load_elsewhere(path)
+    assert text == []
+    assert peak < 600
+    path.write_text("[" + "{}," * ((1 << 19) - 2) + "{}]", encoding="utf-8")
+    text, peak = _load_elsewhere(path)
+    assert text == [f"{path}: found list, expected an object"]
+    assert peak < 400
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf import reading
 
 
 def add_core(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +65,9 @@ def positive(text: str) -> int:
 
 
 def read_text(path: str) -> str:
-    """Return the text of a UTF-8 file.
+    """Return the text of a UTF-8 file, which may be a pipe.
 
     Raises:
         BadFileError: It cannot be read.
     """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as e:
-        raise BadFileError(f"{path}: cannot be read: {e}") from e
+    return reading.read_text(path, pipes=True)

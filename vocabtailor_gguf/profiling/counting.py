@@ -25,6 +25,7 @@ from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.profiling.inputs import Example
 from vocabtailor_gguf.profiling.workers import dask_executor, process_executor
+from vocabtailor_gguf.reading import MAX_VALUES, read_json
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
 _BATCH_CHARACTERS = 200_000  # handed to a worker at once
@@ -94,7 +95,7 @@ class Counts:
             BadFileError: The file cannot be read or is malformed.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_json(path, max_values=2 * MAX_VALUES)
             if data["format"] != _FORMAT or data["version"] != 1:
                 raise ValueError("not a file of counts")
             n_vocab, ids = data["n_vocab"], np.array(data["ids"], dtype=np.int64)
@@ -109,9 +110,7 @@ class Counts:
             frequency = np.zeros(n_vocab, dtype=np.int64)
             frequency[ids] = values
             return cls(str(data["tokenizer"]), frequency, *numbers[1:], bool(data["input_aware"]))
-        except OSError as e:
-            raise BadFileError(f"{path}: cannot be read: {e.strerror}") from e
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise BadFileError(f"{path}: {type(e).__name__}: {e}") from e
 
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from vocabtailor_gguf.atomic import temporary_files
 from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.errors import BadFileError, MismatchError, TokenIdError
+from vocabtailor_gguf.reading import read_json
 
 FORMAT = "vocabtailor.tokens"
 VERSION = 1
-_MAX_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,21 +111,16 @@ class TokenSet:
     def load(cls, path: str | os.PathLike[str]) -> TokenSet:
         """Read ``NAME.tokens.json``, or the ``{token: id}`` JSON of the reference implementation.
 
+        A file has at most 64 MiB and a million ids; a byte order mark is skipped.
+
         Raises:
             BadFileError: The file cannot be read or is malformed.
         """
         where = Path(path)
-        try:
-            if where.stat().st_size > _MAX_BYTES:
-                raise BadFileError(f"{where}: larger than {_MAX_BYTES >> 20} MiB")
-            data = json.loads(where.read_text(encoding="utf-8"))
-        except OSError as e:
-            raise BadFileError(f"{where}: cannot be read: {e.strerror}") from e
-        except (ValueError, RecursionError) as e:
-            raise BadFileError(f"{where}: not JSON: {e}") from e
+        data = read_json(where)
         if not isinstance(data, dict):
             raise BadFileError(f"{where}: found {type(data).__name__}, expected an object")
-        if "format" not in data and data and all(type(v) is int for v in data.values()):
+        if "format" not in data and set(map(type, data.values())) == {int}:
             return cls._from_list(where, list(data.values()), None, {"source": where.name})
         for key, expected in (("format", FORMAT), ("version", VERSION)):
             if data.get(key) != expected or isinstance(data.get(key), bool):
@@ -141,12 +136,15 @@ class TokenSet:
     def _from_list(
         cls, where: Path, ids: Any, tokenizer: str | None, provenance: dict[str, Any]
     ) -> TokenSet:
-        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+        # bool is an int for isinstance, and 1.0 for numpy
+        if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
             raise BadFileError(f"{where}: ids: expected a list of integers")
-        if len(set(ids)) != len(ids):
-            raise BadFileError(f"{where}: ids: some appear twice")
         try:
-            return cls(ids, tokenizer, provenance)
+            array = np.sort(np.array(ids, dtype=np.int64))
+            again = array[1:][array[1:] == array[:-1]]
+            if again.size:
+                raise BadFileError(f"{where}: ids: {again[0]} appears twice")
+            return cls(array, tokenizer, provenance)
         except (TokenIdError, OverflowError) as e:
             raise BadFileError(f"{where}: ids: {e}") from e
 
