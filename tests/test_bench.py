@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vocabtailor_gguf.bench import bench
 from vocabtailor_gguf.bench.bench import MODES, Benchmark, Row, Workload, markdown
 from vocabtailor_gguf.cli import main
 
@@ -65,6 +67,23 @@ def test_a_failing_measurement_says_why(
     asked = ["bench", "-m", str(tiny_split("llama").core), "-p", "0", "-n", "4", "-r", "1"]
     assert main([*asked, "--baseline", str(tmp_path / "none.gguf")]) == 1
     assert "none.gguf" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
+def test_a_crash_names_model_and_mode(
+    capsys: pytest.CaptureFixture[str],
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "crashing_bench.py").write_text("import os, signal; os.kill(os.getpid(), 11)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(bench, "_CHILD", "crashing_bench")
+    asked = ["bench", "-m", str(tiny_split("llama").core), "-p", "0", "-n", "4", "-r", "1"]
+    assert main([*asked, "--baseline", str(tiny("llama"))]) == 1
+    expected = f"vocabtailor: error: {tiny('llama')}: bench, stock: it was stopped by SIGSEGV "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(expected)
 
 
 def test_sizes_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:

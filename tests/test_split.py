@@ -19,6 +19,7 @@ from vocabtailor_gguf.errors import (
 )
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.split import plan as _plan
+from vocabtailor_gguf.split import proof as _proof
 from vocabtailor_gguf.split.architectures import VocabularyMath
 from vocabtailor_gguf.split.merge import merge_model
 from vocabtailor_gguf.split.split import SplitFiles, split_model
@@ -173,6 +174,75 @@ def test_a_proof_that_fails_leaves_nothing(
     with pytest.raises(VocabTailorError, match=rf"{text} .*expected .* differ\)"):
         split_model(tiny(name), tmp_path)
     assert everything_in(tmp_path) == []
+
+
+_CRASHING = """
+import os, signal, sys
+from pathlib import Path
+from vocabtailor_gguf.split import proof
+
+real = proof._Run
+
+def run(path, store, ids):
+    # what llama.cpp does to a process when a model is more than it can bear
+    if {when!r} == ("stock" if store is None else "split"):
+        print("a last line", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return real(path, store, ids)
+
+proof._Run = run
+if {when!r} == "vocabulary":
+    proof.sample_tokens = lambda store: os.abort()
+proof._main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
+@pytest.mark.parametrize(
+    ("when", "options", "text"),
+    [
+        (
+            "stock",
+            {},
+            "llama.cpp itself cannot run this model on this machine: it was stopped by SIGSEGV "
+            '(a memory fault); the end of its log: a last line; "vocabtailor doctor" tells more',
+        ),
+        (
+            "split",
+            {},
+            "llama.cpp runs this model, but the split model stopped it: it was stopped by SIGSEGV "
+            '(a memory fault); the end of its log: a last line; "vocabtailor doctor" tells more',
+        ),
+        (
+            "vocabulary",
+            {},
+            "llama.cpp itself cannot load this model's vocabulary on this machine: it was stopped "
+            "by SIGABRT (a failed check inside llama.cpp)",
+        ),
+        (
+            "stock",
+            {"output_tensor_type": "Q5_0"},
+            "with the new tensor types: llama.cpp itself cannot run this model on this machine",
+        ),
+    ],
+    ids=["stock", "split", "vocabulary", "merged"],
+)
+def test_a_crash_names_its_culprit(
+    when: str,
+    options: dict[str, str],
+    text: str,
+    tiny: TinyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "crashing_proof.py").write_text(_CRASHING.format(when=when))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_proof, "_CHILD", "crashing_proof")
+    out = tmp_path / "out"
+    with pytest.raises(VocabTailorError) as e:
+        split_model(tiny("llama"), out, **options)
+    assert str(e.value).startswith(f"{tiny('llama')}: {text}")
+    assert everything_in(out) == []
 
 
 # ---- memory ----

@@ -1,13 +1,27 @@
-"""Memory of this process. The only Python file that knows an operating system's ways."""
+"""Memory, signals and the parent of a process, as operating systems have them."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import os
+import signal
+import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_SIGNALS = {
+    "SIGSEGV": "a memory fault",
+    "SIGBUS": "a memory fault",
+    "SIGILL": "an instruction this CPU does not have",
+    "SIGABRT": "a failed check inside llama.cpp",
+    "SIGFPE": "a division by zero",
+    "SIGKILL": "killed, perhaps for want of memory",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +64,33 @@ def reset_peak() -> None:
     """Start the peak of resident memory anew from what is resident now, where that is possible."""
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
+
+
+def signal_words(number: int) -> str:
+    """Return a signal's name and, where it says why, its meaning.
+
+    Example:
+        >>> signal_words(11)
+        'SIGSEGV (a memory fault)'
+    """
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name} ({_SIGNALS[name]})" if name in _SIGNALS else name
+
+
+def die_with(parent: int) -> None:
+    """Let this process be killed when its parent ends, where the system can do that (Linux).
+
+    The parent is the thread that started this process (prctl(2)), so it must outlive its need.
+
+    Args:
+        parent: Process id of the parent; if it has ended already, so does this process.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

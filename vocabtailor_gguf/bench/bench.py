@@ -10,8 +10,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from typing import Any
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.child import run_child
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import sibling_store
@@ -27,6 +26,7 @@ from vocabtailor_gguf.profiling.frequent import documentation_texts, frequent_to
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
 MODES = ("stock", "core", "full", "tailored", "exact", "exact-no-set")
+_CHILD = "vocabtailor_gguf.bench.child"  # the module that runs in a process of its own
 _N_DEFAULT_ROWS = 8000
 _N_TEXT = 400  # most tokens of the text tests' prompt
 
@@ -186,13 +186,13 @@ def _prompt_tokens(store_path: Path, texts: Sequence[str], n: int) -> list[int]:
 def _measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = folder / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-m", "vocabtailor_gguf.bench.child", str(path)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0:
-        tail = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-4:]
-        raise VocabTailorError(f"bench: {job['mode']} failed: {' | '.join(tail)}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    ended = run_child(_CHILD, path)
+    if ended.result is None:
+        raise VocabTailorError(
+            f"{job['model']}: bench, {job['mode']}: {ended.sentence}"
+            '; "vocabtailor doctor" tells more'
+        )
+    return ended.result
 
 
 def markdown(result: Benchmark) -> str:

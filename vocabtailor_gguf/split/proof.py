@@ -1,14 +1,15 @@
 """Prove a split: the same tokens through the unsplit and the split model give the same bits.
 
 The comparison runs in a process of its own, because llama.cpp aborts on models that it does not
-expect, and a killed process must not leave files behind.
+expect, and a killed process must not leave files behind. The unsplit model runs to its end before
+the split one is loaded, so that a crash names its culprit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from llama_cpp import _internals as internals
 
 from vocabtailor_gguf.binding.hook import ActiveHead, Hook
 from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.child import mark, run_child
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.runtime.log import collect_log, reason
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
@@ -34,6 +36,24 @@ _N_STEPS = 4  # tokens decoded one by one after them
 _EVERY = 7  # of the prefill's tokens is an output
 _N_IDS = 1500  # ids whose logits are compared
 _TIMEOUT = 1800  # seconds
+
+_CHILD = __name__  # the module that runs in a process of its own
+_ADVICE = '; "vocabtailor doctor" tells more'
+# stages of the child: who is at fault when it crashes, and when it gives an error
+_WHO = {
+    "": "the proof of the split did not start",
+    "vocabulary": "llama.cpp itself cannot load this model's vocabulary on this machine",
+    "stock": "llama.cpp itself cannot run this model on this machine",
+    "split": "llama.cpp runs this model, but the split model stopped it",
+    "comparison": "the comparison of the split model with the unsplit one failed",
+}
+_WRONG = {
+    "": _WHO[""],
+    "vocabulary": "the vocabulary cannot be used",
+    "stock": "llama.cpp itself cannot run this model",
+    "split": "llama.cpp runs this model, but not the split one",
+    "comparison": "the split model is not the same",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,28 +83,21 @@ def prove_split(
         VocabTailorError: They differ, or llama.cpp does not run one of them.
     """
     if not requantized:
-        return _run(source, core_path, vocab_path, "source")
+        return _run(source, source, core_path, vocab_path)
     with tempfile.TemporaryDirectory(prefix=".merged-", dir=core_path.parent) as folder:
         merged = merge_model(core_path, vocab_path, Path(folder) / "merged.gguf").path
-        return _run(merged, core_path, vocab_path, "merged")
+        return _run(source, merged, core_path, vocab_path)
 
 
-def _run(reference: Path, core: Path, vocab: Path, kind: str) -> Proof:
-    command = [sys.executable, "-m", __name__, str(reference), str(core), str(vocab)]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired as e:
-        raise VocabTailorError(f"{reference}: the proof took longer than {_TIMEOUT} s") from e
-    if done.returncode < 0 or not done.stdout.strip():
-        tail = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-6:]
-        raise VocabTailorError(
-            f"{reference}: llama.cpp stopped with status {done.returncode} when the split model "
-            "was compared with it; the end of its log: " + " | ".join(tail)
-        )
-    result = json.loads(done.stdout.splitlines()[-1])
-    if "error" in result:
-        raise VocabTailorError(f"{reference}: the split model is not the same: {result['error']}")
-    return Proof(**result, reference=kind)
+def _run(source: Path, reference: Path, core: Path, vocab: Path) -> Proof:
+    ended = run_child(_CHILD, reference, core, vocab, timeout=_TIMEOUT)
+    kind = "source" if reference == source else "merged"
+    where = f"{source}: " if kind == "source" else f"{source}: with the new tensor types: "
+    if ended.result is None:
+        raise VocabTailorError(f"{where}{_WHO[ended.stage]}: {ended.sentence}{_ADVICE}")
+    if "error" in ended.result:
+        raise VocabTailorError(f"{where}{_WRONG[ended.stage]}: {ended.result['error']}")
+    return Proof(**ended.result, reference=kind)
 
 
 class _Run:
@@ -157,42 +170,50 @@ def sample_tokens(store: VocabStore) -> npt.NDArray[np.int32]:
     return np.array(ids[: _N_PREFILL + _N_STEPS], dtype=np.int32)
 
 
+_Output = tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _outputs(
+    path: Path,
+    store: VocabStore | None,
+    tokens: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+) -> list[_Output]:
+    """Run a model on the sample: where, hidden state (n_embd,), logits (n_ids,) of each output."""
+    found: list[_Output] = []
+    with contextlib.closing(_Run(path, store, ids)) as run:
+        steps = [(0, _N_PREFILL), *((p, p + 1) for p in range(_N_PREFILL, tokens.size))]
+        for begin, end in steps:
+            outputs = np.zeros(end - begin, dtype=np.int8)
+            outputs[::_EVERY] = outputs[-1] = 1
+            hidden, logits = run.decode(tokens[begin:end].copy(), begin, outputs)
+            for i, at in enumerate(np.flatnonzero(outputs)):
+                where = f"token {begin + at} (id {tokens[begin + at]})"
+                found.append((where, hidden[i], logits[i]))
+    return found
+
+
 def compare(reference: Path, core: Path, vocab: Path) -> dict[str, int]:
-    """Run both models and compare.
+    """Run one model after the other, and compare.
 
     Raises:
         VocabTailorError: They differ; the text names the first difference.
     """
+    mark("vocabulary")
     with VocabStore(vocab) as store:
         tokens = sample_tokens(store)
         random = np.random.default_rng(1).integers(0, store.n_vocab, _N_IDS)
         ids = np.unique(np.concatenate([random, tokens])).astype(np.int32)
-        stock, split = _Run(reference, None, ids), _Run(core, store, ids)
-        try:
-            return _compare_runs(stock, split, tokens, ids)
-        finally:
-            split.close()
-            stock.close()
-
-
-def _compare_runs(
-    stock: _Run, split: _Run, tokens: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]
-) -> dict[str, int]:
-    n_hidden = n_logits = 0
-    steps = [(0, _N_PREFILL), *((p, p + 1) for p in range(_N_PREFILL, tokens.size))]
-    for begin, end in steps:
-        outputs = np.zeros(end - begin, dtype=np.int8)
-        outputs[::_EVERY] = outputs[-1] = 1
-        expected, found = (
-            r.decode(tokens[begin:end].copy(), begin, outputs) for r in (stock, split)
-        )
-        for i, at in enumerate(np.flatnonzero(outputs)):
-            where = f"token {begin + at} (id {tokens[begin + at]})"
-            _same(expected[0][i], found[0][i], f"hidden state of {where}, value", None)
-            _same(expected[1][i], found[1][i], f"logit after {where} of id", ids)
-            n_hidden += 1
-            n_logits += ids.size
-    return {"n_tokens": int(tokens.size), "n_hidden": n_hidden, "n_logits": n_logits}
+        mark("stock")
+        expected = _outputs(reference, None, tokens, ids)
+        mark("split")
+        found = _outputs(core, store, tokens, ids)
+    mark("comparison")
+    for ours, theirs in zip(found, expected, strict=True):
+        _same(theirs[1], ours[1], f"hidden state of {ours[0]}, value", None)
+        _same(theirs[2], ours[2], f"logit after {ours[0]} of id", ids)
+    n = len(found)
+    return {"n_tokens": int(tokens.size), "n_hidden": n, "n_logits": n * ids.size}
 
 
 def _same(
