@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from vocabtailor_gguf.profiling.languages import word_forms
 from vocabtailor_gguf.profiling.scripts import in_scripts, script_pattern
 from vocabtailor_gguf.profiling.tasks import TASKS, get_task
 from vocabtailor_gguf.profiling.thresholds import keep_rows, keep_within
+from vocabtailor_gguf.profiling.workers import process_executor
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
 RECORDS = [
@@ -238,6 +242,18 @@ def test_bad_counts(tiny_split: Callable[[str], Any], tmp_path: Path, change: An
     path.write_text(json.dumps(data))
     with pytest.raises(BadFileError, match=r"c\.json"):
         Counts.load(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
+def test_a_worker_that_crashes_is_told_in_words() -> None:
+    expected = r"a process that tokenises was stopped by SIGSEGV \(a memory fault\)$"
+    with (
+        pytest.raises(VocabTailorError, match=expected),
+        process_executor(2) as (executor, n),
+    ):
+        assert n == 2
+        executor.submit(os.getpid).result()
+        executor.submit(signal.raise_signal, signal.SIGSEGV).result()
 
 
 def test_profile_corpus_end_to_end(tiny_split: Callable[[str], Any], tmp_path: Path) -> None:

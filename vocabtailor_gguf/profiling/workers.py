@@ -4,14 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.context
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
+from vocabtailor_gguf.process import die_with, signal_words
 
 _CONNECT_SECONDS = 30
+_END_SECONDS = 10
+
+
+class _Spawning(multiprocessing.context.SpawnContext):
+    """Starts processes, and knows how they ended.
+
+    They are spawned, not forked: llama.cpp may have threads here already.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[multiprocessing.context.SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]
+        """Start a process; called by the executor."""
+        process = multiprocessing.context.SpawnProcess(*args, **kwargs)
+        self._started.append(process)
+        return process
+
+    def end(self) -> str:
+        """Tell in words how the first one ended that was not ended by the executor."""
+        for process in self._started:
+            process.join(_END_SECONDS)
+        codes = [p.exitcode for p in self._started if p.exitcode not in (None, 0, -signal.SIGTERM)]
+        if not codes:
+            return "died"
+        code = codes[0] or 0
+        return f"was stopped by {signal_words(-code)}" if code < 0 else f"ended with code {code}"
 
 
 @contextlib.contextmanager
@@ -21,12 +53,12 @@ def process_executor(n: int) -> Iterator[tuple[Executor, int]]:
     Raises:
         VocabTailorError: One of them died.
     """
-    # spawn, not fork: llama.cpp may have threads here already
-    with ProcessPoolExecutor(n, multiprocessing.get_context("spawn")) as executor:
+    context = _Spawning()
+    with ProcessPoolExecutor(n, context, die_with, (os.getpid(),)) as executor:
         try:
             yield executor, n
         except BrokenProcessPool as e:
-            raise VocabTailorError(f"profile: a process that tokenises died: {e}") from e
+            raise VocabTailorError(f"profile: a process that tokenises {context.end()}") from e
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
