@@ -48,7 +48,6 @@ def good_keys() -> Keys:
         "vocabtailor.n_embd": (U32, N_EMBD),
         "vocabtailor.tied": (BOOL, True),
         "vocabtailor.stub_rows": (U32, 32),
-        "vocabtailor.embedding_scale": (F32, 1.0),
         "vocabtailor.logit_scale": (F32, 1.0),
         "vocabtailor.logit_softcap": (F32, 0.0),
         "tokenizer.ggml.model": (STRING, "llama"),
@@ -96,6 +95,7 @@ def tok(name: str, kind: int, value: Any) -> Keys:
 
 
 EMBEDDING, HEAD, BIAS = "token_embd.weight", "output.weight", "output.bias"
+PER_LAYER = "per_layer_token_embd.weight"
 FULL = ((N_EMBD, N_VOCAB), 0)
 UNTIED = own("tied", BOOL, False)
 
@@ -130,7 +130,7 @@ BAD_KEYS: dict[str, tuple[Keys, str]] = {
     "stub rows 4097": (own("stub_rows", U32, 4097), "stub_rows: found 4097"),
     **{
         f"{name} {x}": (own(name, F32, x), f"{name}: not a finite number")
-        for name in ("embedding_scale", "logit_scale", "logit_softcap")
+        for name in ("logit_scale", "logit_softcap")
         for x in (math.nan, math.inf, -math.inf)
     },
     "negative soft cap": (own("logit_softcap", F32, -1.0), "logit_softcap: negative"),
@@ -175,6 +175,13 @@ BAD_TENSORS: dict[str, tuple[Keys, Tensors, str]] = {
             (GGMLQuantizationType.Q8_1, "q8_1"),
         )
     },
+    "rows for each layer, too few": ({}, {PER_LAYER: ((96, N_VOCAB - 1), 0)}, "shape (96, 39)"),
+    "rows for each layer, 1-d": ({}, {PER_LAYER: ((N_VOCAB,), 0)}, f"{PER_LAYER}: shape"),
+    "rows for each layer of i8": (
+        {},
+        {PER_LAYER: ((96, N_VOCAB), GGMLQuantizationType.I8)},
+        "type i8 cannot be",
+    ),
     "2-d bias": ({}, {BIAS: ((N_VOCAB, 1), 0)}, "tensor output.bias: expected (n_vocab,)"),
     "bias of other length": ({}, {BIAS: ((N_EMBD,), 0)}, "tensor output.bias"),
     "bias of f16": ({}, {BIAS: ((N_VOCAB,), GGMLQuantizationType.F16)}, "tensor output.bias"),
@@ -241,6 +248,8 @@ def test_default_special_ids(model: str, n_vocab: int, n_needed: int, tmp_path: 
         (changed("general.name", STRING, "x") | tok("pre", STRING, "default"), {}),
         ({}, {BIAS: ((N_VOCAB,), 0)}),
         (UNTIED, {HEAD: FULL, BIAS: ((N_VOCAB,), 0)}),
+        ({}, {PER_LAYER: ((96, N_VOCAB), 0)}),
+        (own("embedding_scale", F32, 25.3), {}),  # of earlier files, no longer needed
     ],
 )
 def test_good_stores(keys: Keys, tensors: Tensors, tmp_path: Path) -> None:
@@ -248,6 +257,7 @@ def test_good_stores(keys: Keys, tensors: Tensors, tmp_path: Path) -> None:
         assert (store.n_vocab, store.n_embd, store.architecture) == (N_VOCAB, N_EMBD, "llama")
         assert store.tied == (HEAD not in tensors)
         assert store.has_bias == (BIAS in tensors)
+        assert store.n_per_layer == (96 if PER_LAYER in tensors else 0)
         assert store.rows(range(N_VOCAB)).shape == (N_VOCAB, N_EMBD)
 
 

@@ -243,8 +243,6 @@ _SPECS = {
 # fmt: on
 
 REFUSED: dict[str, str] = {
-    "gemma3n": "per-layer",
-    "gemma4": "per-layer",
     "bert": "encoder",
     "sharded": "shard",
 }

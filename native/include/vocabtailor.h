@@ -112,7 +112,9 @@ typedef struct vt_store_info {
     int32_t  head_type;
     uint64_t embedding_row_bytes;
     uint64_t head_row_bytes;
-    float    embedding_scale; /* factor on rows fed through llama_batch.embd */
+    int64_t  n_per_layer; /* values of a row of per_layer_token_embd.weight, 0 without such a table */
+    int32_t  per_layer_type;
+    uint64_t per_layer_row_bytes;
     float    logit_scale;     /* factor on logits, 1 for none */
     float    logit_softcap;   /* cap * tanh(logit / cap), 0 for none */
 } vt_store_info;
@@ -121,7 +123,7 @@ vt_status vt_store_open(const char * path, vt_store ** out, char * err, size_t n
 void      vt_store_free(vt_store * s);
 vt_status vt_store_get_info(const vt_store * s, vt_store_info * out);
 
-/* out: (n, n_embd) f32, row-major; n_out is its size in floats. Values of the tensor itself, not scaled. */
+/* out: (n, n_embd) f32, row-major; n_out is its size in floats */
 vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err);
 
 /* out: (n, row_bytes) as stored */

@@ -62,7 +62,7 @@ class VocabStore:
         self.tokenizer_sha256 = _text(info.tokenizer_sha256)
         self.embedding_type = type_name(info.embedding_type)
         self.head_type = type_name(info.head_type)
-        self.embedding_scale = float(info.embedding_scale)
+        self.n_per_layer = int(info.n_per_layer)
         self.logit_scale = float(info.logit_scale)
         self.logit_softcap = float(info.logit_softcap)
         self.head_row_bytes = int(info.head_row_bytes)
@@ -90,8 +90,7 @@ class VocabStore:
             ids: (n,) integers; repeats are allowed.
 
         Returns:
-            (n, n_embd) float32, bit-equal to the dequantised tensor at `ids`, without the
-            embedding scale of the architecture.
+            (n, n_embd) float32, bit-equal to the dequantised tensor at `ids`.
 
         Raises:
             TokenIdError: An id is outside the vocabulary.

@@ -13,17 +13,14 @@ import numpy as np
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 
-# scaled by sqrt(n_embd) only when the batch holds token ids, so rows fed as embeddings come scaled;
-# gemma and gemma2 scale both kinds of batch in the graph
-_SCALED_FOR_TOKENS_ONLY = frozenset({"gemma3"})
-
 _LOGIT_SCALE_MULTIPLIES = frozenset(
     {"command-r", "cohere2", "cohere2moe", "grok", "talkie", "muse-glimmer"}
 )
 _LOGIT_SCALE_DIVIDES = frozenset(
     {"granite", "granitemoe", "granitehybrid", "granite-swa", "minicpm"}
 )
-_SOFTCAPPED = frozenset({"gemma2", "gemma3", "grok", "muse-glimmer"})
+_SOFTCAPPED = frozenset({"gemma2", "gemma3", "gemma4", "grok", "muse-glimmer"})
+_DEFAULT_SOFTCAP = frozenset({"gemma2", "gemma3n", "gemma4"})  # 30; gemma3n reads no other
 
 _ENCODERS = frozenset(
     {
@@ -36,26 +33,23 @@ _ENCODERS = frozenset(
 # llama.cpp never looks for output.weight in these, so their head cannot have a type of its own
 ALWAYS_TIED = frozenset({"gemma", "gemma2", "command-r", "cohere2"})
 
-_NEEDS_TOKEN_IDS = {
-    "gemma3n": "per-layer embeddings look token ids up inside the graph",
-    "gemma4": "per-layer embeddings look token ids up inside the graph",
-    "qwen4exp": "per-layer embeddings look token ids up inside the graph",
-    "granite-switch": "its graph takes token ids only",
-    "deepseek4": "its hashed layers take token ids inside the graph",
+# rows are put in at lookups by token id, so other uses of an id see that of a stub row
+_OTHER_USES_OF_IDS = {
+    "qwen4exp": "its per-layer embeddings are looked up by hashes of token ids",
+    "granite-switch": "it chooses its adapters by token ids",
+    "deepseek4": "it chooses experts by token ids",
 }
 
 
 @dataclass(frozen=True)
 class VocabularyMath:
-    """What surrounds the two tables.
+    """What surrounds the LM head.
 
     Attributes:
-        embedding_scale: Factor on embedding rows that are fed in place of token ids.
         logit_scale: Factor on the logits, 1 for none.
         logit_softcap: Logits become ``cap * tanh(logit / cap)``, 0 for none.
     """
 
-    embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
 
@@ -79,17 +73,14 @@ def check_supported(header: GGUFHeader) -> str:
     arch = str(header.require("general.architecture", str))
     if arch in _ENCODERS:
         raise UnsupportedError(f"{where}: {arch} is an encoder: it has no LM head to tailor")
-    if arch in _NEEDS_TOKEN_IDS:
-        raise UnsupportedError(f"{where}: {arch} is not supported: {_NEEDS_TOKEN_IDS[arch]}")
-    if "per_layer_token_embd.weight" in header.tensors:
-        raise UnsupportedError(f"{where}: {arch} is not supported: {_NEEDS_TOKEN_IDS['gemma3n']}")
+    if arch in _OTHER_USES_OF_IDS:
+        raise UnsupportedError(f"{where}: {arch} is not supported: {_OTHER_USES_OF_IDS[arch]}")
     return arch
 
 
 def vocabulary_math(header: GGUFHeader, arch: str, n_embd: int) -> VocabularyMath:
-    """Return what surrounds the tables of a model, from its metadata."""
-    scale = float(np.sqrt(np.float32(n_embd))) if arch in _SCALED_FOR_TOKENS_ONLY else 1.0
-    return VocabularyMath(scale, _logit_scale(header, arch, n_embd), _softcap(header, arch))
+    """Return what surrounds the LM head of a model, from its metadata."""
+    return VocabularyMath(_logit_scale(header, arch, n_embd), _softcap(header, arch))
 
 
 def _number(header: GGUFHeader, key: str, default: float) -> np.float32:
@@ -110,6 +101,6 @@ def _logit_scale(header: GGUFHeader, arch: str, n_embd: int) -> float:
 
 
 def _softcap(header: GGUFHeader, arch: str) -> float:
-    default = 30.0 if arch == "gemma2" else 0.0
+    default = 30.0 if arch in _DEFAULT_SOFTCAP else 0.0
     key = f"{arch}.final_logit_softcapping"
-    return float(_number(header, key, default)) if arch in _SOFTCAPPED else 0.0
+    return float(_number(header, key, default)) if arch in _SOFTCAPPED else default

@@ -10,7 +10,7 @@ from pathlib import Path
 from vocabtailor_gguf.atomic import check_targets, create, temporary_files
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.gguf.header import GGUFHeader, Tensor
-from vocabtailor_gguf.gguf.keys import BIAS, EMBEDDING, HEAD, SOURCE_SHA
+from vocabtailor_gguf.gguf.keys import EMBEDDING, HEAD, SOURCE_SHA, TENSOR_SHA
 from vocabtailor_gguf.gguf.pair import read_pair, sibling_store
 from vocabtailor_gguf.gguf.write import TensorSpec, layout
 
@@ -128,7 +128,7 @@ def _tensors(core: GGUFHeader, vocab: GGUFHeader) -> list[tuple[Tensor, GGUFHead
         order.insert(order.index(EMBEDDING) + 1, HEAD)
     found = []
     for name in order:
-        header = vocab if name in (EMBEDDING, HEAD, BIAS) else core
+        header = vocab if name in TENSOR_SHA else core
         if name not in header.tensors:
             raise BadFileError(f"{header.path}: tensor {name}: missing")
         found.append((header.tensors[name], header))

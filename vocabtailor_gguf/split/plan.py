@@ -16,6 +16,7 @@ from vocabtailor_gguf.gguf.keys import (
     FORMAT_VERSION,
     HEAD,
     PAIR_ID,
+    PER_LAYER,
     SOURCE_SHA,
     STUB_ROWS,
     TENSOR_SHA,
@@ -105,7 +106,6 @@ def plan_split(
         "vocabtailor.n_embd": n_embd,
         "vocabtailor.tied": tied,
         "vocabtailor.stub_rows": STUB_ROWS,
-        "vocabtailor.embedding_scale": math.embedding_scale,
         "vocabtailor.logit_scale": math.logit_scale,
         "vocabtailor.logit_softcap": math.logit_softcap,
         SOURCE_SHA: _UNKNOWN_SHA,
@@ -189,6 +189,13 @@ def _tables(
                     f"expected ({n_embd}, {n_vocab})"
                 )
             tables.append(_table(source, HEAD, tensor, head_type, n_embd))
+        elif tensor.name == PER_LAYER:
+            if len(tensor.ne) != 2 or tensor.ne[1] != n_vocab:
+                raise BadFileError(
+                    f"{source.path}: tensor {PER_LAYER}: shape {tensor.ne}, "
+                    f"expected a row for each of {n_vocab} tokens"
+                )
+            tables.append(Table(PER_LAYER, tensor, tensor.type, tensor.n_bytes))
         elif tensor.name == BIAS:
             if tensor.ne != (n_vocab,) or type_name(tensor.type) != "F32":
                 raise BadFileError(f"{source.path}: tensor {BIAS}: expected ({n_vocab},) of F32")
@@ -196,7 +203,7 @@ def _tables(
         elif n_vocab in tensor.ne[1:]:
             raise UnsupportedError(
                 f"{source.path}: tensor {tensor.name} has a row for each token, which is supported "
-                f"for {EMBEDDING} and {HEAD} only"
+                f"for {EMBEDDING}, {PER_LAYER} and {HEAD} only"
             )
     return tuple(tables)
 

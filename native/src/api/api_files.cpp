@@ -128,7 +128,7 @@ VT_EXPORT vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, f
         require(n_out / static_cast<size_t>(s->impl.info().n_embd) >= n, "out is too small");
         const lock l(s);
         s->impl.check_ids(ids, n);
-        s->impl.embedding_rows(ids, n, out);
+        s->impl.rows(s->impl.get_table(VT_TABLE_EMBEDDING), ids, n, out);
     });
 }
 

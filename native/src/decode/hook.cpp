@@ -10,6 +10,8 @@ namespace vt {
 
 namespace {
 
+constexpr const char * EMBEDDING = "token_embd.weight";
+
 std::string meta_string(const llama_model * model, const char * key) {
     char buf[128];
     return llama_model_meta_val_str(model, key, buf, sizeof(buf)) < 0 ? std::string() : std::string(buf);
@@ -46,10 +48,9 @@ void hook::check_pair(const llama_model * model) const {
     same("vocabtailor.n_vocab", std::to_string(info.n_vocab));
     same("vocabtailor.n_embd", std::to_string(info.n_embd));
     same("vocabtailor.tied", info.tied ? "true" : "false");
-    // two numbers of llama.cpp: what a batch holds, and the width of the hidden state
-    if (llama_model_n_embd_inp(model) != info.n_embd || llama_model_n_embd(model) != info.n_embd) {
-        throw error(VT_ERROR_MISMATCH, format("the core takes embeddings of %d values for hidden states of %d, the store has %lld",
-                                              llama_model_n_embd_inp(model), llama_model_n_embd(model), static_cast<long long>(info.n_embd)));
+    if (llama_model_n_embd(model) != info.n_embd) {
+        throw error(VT_ERROR_MISMATCH, format("the core has hidden states of %d values, the store rows of %lld", llama_model_n_embd(model),
+                                              static_cast<long long>(info.n_embd)));
     }
     const std::string stubs = meta_string(model, "vocabtailor.stub_rows");
     if (std::to_string(llama_vocab_n_tokens(llama_model_get_vocab(model))) != stubs) {
@@ -61,6 +62,11 @@ void hook::attach(llama_context * ctx) {
     const llama_model * model = llama_get_model(ctx);
     if (m_store != nullptr) {
         check_pair(model);
+        m_n_stubs = static_cast<size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)));
+        m_lookups = {{EMBEDDING, &m_store->get_table(VT_TABLE_EMBEDDING), 0}};
+        if (const table * t = m_store->per_layer()) {
+            m_lookups.push_back({"per_layer_token_embd.weight", t, 0});
+        }
     }
     m_ctx    = ctx;
     m_n_embd = static_cast<size_t>(llama_model_n_embd(model));
@@ -70,17 +76,69 @@ void hook::attach(llama_context * ctx) {
 }
 
 bool hook::on_node(ggml_tensor * t, bool ask) {
-    if (t->op != GGML_OP_MUL_MAT || (strcmp(t->src[0]->name, "token_embd.weight") != 0 && strcmp(t->src[0]->name, "output.weight") != 0)) {
+    const bool is_head   = t->op == GGML_OP_MUL_MAT && (strcmp(t->src[0]->name, EMBEDDING) == 0 || strcmp(t->src[0]->name, "output.weight") == 0);
+    lookup *   looked_up = t->op == GGML_OP_GET_ROWS ? find_lookup(t->src[0]->name) : nullptr;
+    if (!is_head && looked_up == nullptr) {
         return !ask;
     }
-    if (!ask) {
+    if (!ask && m_node_error.empty()) {
         try {
-            capture(t->src[1], static_cast<int64_t>(m_tokens.size()));
+            if (is_head) {
+                end_micro_batch();
+                capture(t->src[1], static_cast<int64_t>(m_tokens.size()));
+            } else {
+                replace_rows(*looked_up, t);
+            }
         } catch (const std::exception & e) {
-            m_capture_error = e.what();
+            m_node_error = e.what();
         }
     }
     return true;
+}
+
+hook::lookup * hook::find_lookup(const char * weight) {
+    for (lookup & l : m_lookups) {
+        if (strcmp(l.weight, weight) == 0) {
+            return &l;
+        }
+    }
+    return nullptr;
+}
+
+// llama.cpp has looked up stub rows: put in what the unsplit model would have found
+void hook::replace_rows(lookup & l, ggml_tensor * t) {
+    stopwatch           watch(m_stats.t_embed_us);
+    const ggml_tensor * ids  = t->src[1];
+    const size_t        n    = static_cast<size_t>(ggml_nelements(ids));
+    const table &       rows = *l.rows;
+    if (t->type != GGML_TYPE_F32 || t->ne[0] != rows.n_cols || static_cast<size_t>(ggml_nrows(t)) != n || !ggml_is_contiguous(t) ||
+        ids->type != GGML_TYPE_I32 || !ggml_is_contiguous(ids) || !ggml_backend_buffer_is_host(t->buffer) ||
+        !ggml_backend_buffer_is_host(ids->buffer)) {
+        throw error(VT_ERROR_COMPUTE, format("rows of %s are looked up in an unexpected layout", l.weight));
+    }
+    // micro-batches are consecutive parts of a batch of one sequence; the ids tell if that should ever change
+    const int32_t * found = static_cast<const int32_t *>(ids->data);
+    bool            same  = n <= m_tokens.size() - m_first && (m_n_micro == 0 || n == m_n_micro);
+    for (size_t i = 0; same && i < n; i++) {
+        same = found[i] == m_stubs[m_first + i];
+    }
+    if (!same) {
+        throw error(VT_ERROR_COMPUTE, format("rows of %s are looked up for other tokens than those of the batch", l.weight));
+    }
+    m_store->rows(rows, m_tokens.data() + m_first, n, static_cast<float *>(t->data));
+    m_n_micro = n;
+    l.n_done  = m_first + n;
+}
+
+// every graph ends with the LM head, even that of a micro-batch without an output
+void hook::end_micro_batch() {
+    m_first += m_n_micro;
+    m_n_micro = 0;
+    for (const lookup & l : m_lookups) {
+        if (l.n_done != m_first) {
+            throw error(VT_ERROR_COMPUTE, format("rows of %s are not looked up by token id", l.weight));
+        }
+    }
 }
 
 void hook::capture(const ggml_tensor * input, int64_t n_tokens) {
@@ -104,52 +162,46 @@ void hook::capture(const ggml_tensor * input, int64_t n_tokens) {
     }
 }
 
-void hook::fill_embeddings(const int32_t * tokens, size_t n) {
-    stopwatch   watch(m_stats.t_embed_us);
-    const float scale = m_store->info().embedding_scale;
-    m_embd.resize(std::max(m_embd.size(), n * m_n_embd));
-    m_store->embedding_rows(tokens, n, m_embd.data());
-    if (scale != 1.0f) {
-        for (size_t i = 0; i < n * m_n_embd; i++) {
-            m_embd[i] *= scale;
-        }
-    }
-}
-
 void hook::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
     m_tokens.assign(tokens, tokens + n);
+    m_stubs = m_tokens;
     m_pos.resize(n);
+    for (size_t i = 0; i < n; i++) {
+        m_pos[i] = pos + static_cast<int32_t>(i);
+        if (m_store != nullptr) {
+            m_stubs[i] = static_cast<int32_t>(i % m_n_stubs);
+        }
+    }
     m_n_seq.assign(n, 1);
     m_seq.assign(n, &m_seq0);
     m_output.assign(outputs, outputs + n);
-    for (size_t i = 0; i < n; i++) {
-        m_pos[i] = pos + static_cast<int32_t>(i);
+    m_first = m_n_micro = 0;
+    for (lookup & l : m_lookups) {
+        l.n_done = 0;
     }
+
     llama_batch batch = {};
     batch.n_tokens    = static_cast<int32_t>(n);
+    batch.token       = m_stubs.data();
     batch.pos         = m_pos.data();
     batch.n_seq_id    = m_n_seq.data();
     batch.seq_id      = m_seq.data();
     batch.logits      = m_output.data();
-    if (m_store != nullptr) {
-        fill_embeddings(tokens, n);
-        batch.embd = m_embd.data();
-    } else {
-        batch.token = m_tokens.data();
-    }
-    const size_t before   = n_outputs();
-    const size_t expected = static_cast<size_t>(std::count_if(outputs, outputs + n, [](int8_t x) { return x != 0; }));
 
-    stopwatch     watch(m_stats.t_core_us);
-    const int32_t result = llama_decode(m_ctx, batch);
-    if (!m_capture_error.empty()) {
-        throw error(VT_ERROR_COMPUTE, m_capture_error);
+    const size_t  before   = n_outputs();
+    const size_t  expected = static_cast<size_t>(std::count_if(outputs, outputs + n, [](int8_t x) { return x != 0; }));
+    const int64_t embed_us = m_stats.t_embed_us;
+    const int64_t start    = ggml_time_us();
+    const int32_t result   = llama_decode(m_ctx, batch);
+    m_stats.t_core_us += ggml_time_us() - start - (m_stats.t_embed_us - embed_us);
+    if (!m_node_error.empty()) {
+        throw error(VT_ERROR_COMPUTE, m_node_error);
     }
     if (result != 0) {
         throw error(VT_ERROR_COMPUTE, format("llama_decode of %zu tokens at position %d returned %d%s", n, pos, result,
                                              result == 1 ? ": no room in the KV cache" : ""));
     }
-    if (n_outputs() - before != expected) {
+    if (n_outputs() - before != expected || (m_store != nullptr && m_first != n)) {
         throw error(VT_ERROR_COMPUTE, format("%zu hidden states seen, expected %zu: was the context created with vt_hook_eval_callback?",
                                              n_outputs() - before, expected));
     }
@@ -176,7 +228,7 @@ void hook::decode(const int32_t * tokens, size_t n, int32_t pos0, const int8_t *
     }
     m_hidden.clear();
     m_groups.clear();
-    m_capture_error.clear();
+    m_node_error.clear();
     m_logits_group = SIZE_MAX;
 
     const size_t n_batch = llama_n_batch(m_ctx);
@@ -242,7 +294,7 @@ int32_t hook::sample(llama_sampler * chain, size_t i) {
 
 vt_hook_stats hook::stats() const {
     vt_hook_stats s  = m_stats;
-    s.n_bytes_hidden = (m_embd.capacity() + m_hidden.capacity()) * sizeof(float);
+    s.n_bytes_hidden = m_hidden.capacity() * sizeof(float);
     s.n_bytes_logits = m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
     return s;
 }

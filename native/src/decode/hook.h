@@ -4,6 +4,10 @@
 // and copies its second operand. So it is the head's input in every architecture, whatever lies between the final norm
 // and the head, and the graph is the one that llama.cpp would build for the same outputs of the unsplit model. The other
 // way, llama_set_embeddings, forces every token of a batch to be an output, which is another graph.
+//
+// Rows are put in where llama.cpp looks them up. The batch holds ids of the core's stub rows; the callback sees each lookup
+// in a table by token id and overwrites the rows with the store's. So whatever the graph does with token batches, such as
+// scaling them, it does, and tables of rows for each layer are served as well.
 #pragma once
 
 #include "head/head.h"
@@ -50,20 +54,31 @@ class hook {
         bool   prefill;
     };
 
+    // a table of the core that the graph looks rows up in by token id
+    struct lookup {
+        const char *  weight;
+        const table * rows;
+        size_t        n_done;  // tokens of the batch whose rows have been put in
+    };
+
     store *                       m_store;
     head *                        m_head;
-    llama_context *               m_ctx    = nullptr;
-    size_t                        m_n_embd = 0;
-    std::vector<float>            m_embd;    // (n_batch, n_embd) input rows
-    std::vector<int32_t>          m_tokens;  // (n_batch,)
-    std::vector<int32_t>          m_pos;     // (n_batch,)
-    std::vector<int32_t>          m_n_seq;   // (n_batch,)
-    std::vector<llama_seq_id *>   m_seq;     // (n_batch,)
-    std::vector<int8_t>           m_output;  // (n_batch,)
+    llama_context *               m_ctx     = nullptr;
+    size_t                        m_n_embd  = 0;
+    size_t                        m_n_stubs = 1;  // rows that the core has
+    std::vector<lookup>           m_lookups;
+    size_t                        m_first   = 0;  // token of the batch that the micro-batch begins with
+    size_t                        m_n_micro = 0;  // tokens of the micro-batch, 0 before its first lookup
+    std::vector<int32_t>          m_tokens;       // (n_batch,)
+    std::vector<int32_t>          m_stubs;        // (n_batch,) what llama.cpp sees in their place
+    std::vector<int32_t>          m_pos;          // (n_batch,)
+    std::vector<int32_t>          m_n_seq;        // (n_batch,)
+    std::vector<llama_seq_id *>   m_seq;          // (n_batch,)
+    std::vector<int8_t>           m_output;       // (n_batch,)
     llama_seq_id                  m_seq0 = 0;
     std::vector<float>            m_hidden;  // (n_outputs, n_embd)
     std::vector<group>            m_groups;
-    std::string                   m_capture_error;
+    std::string                   m_node_error;
     std::vector<float>            m_logits;  // (group.n, n_rows)
     size_t                        m_logits_group   = SIZE_MAX;
     uint64_t                      m_logits_version = 0;
@@ -72,7 +87,9 @@ class hook {
 
     void          check_pair(const llama_model * model) const;
     void          decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
-    void          fill_embeddings(const int32_t * tokens, size_t n);
+    lookup *      find_lookup(const char * weight);
+    void          replace_rows(lookup & l, ggml_tensor * t);
+    void          end_micro_batch();
     void          capture(const ggml_tensor * input, int64_t n_tokens);
     const group & find_group(size_t i, size_t & index) const;
 };

@@ -68,7 +68,6 @@ store::store(const std::string & path) {
     read_own_keys(g);
     check_tokenizer(g);
     find_tables(g);
-    m_row.resize(m_embedding.row_bytes);
     m_file = g.release_file();
     m_file->advise_random();
 }
@@ -106,9 +105,8 @@ void store::read_own_keys(const gguf & g) {
     if (stubs < 1 || stubs > MAX_STUB_ROWS) {
         g.fail(format("key vocabtailor.stub_rows: found %u, expected 1 to %u", stubs, MAX_STUB_ROWS));
     }
-    m_info.embedding_scale = finite_f32(g, "vocabtailor.embedding_scale");
-    m_info.logit_scale     = finite_f32(g, "vocabtailor.logit_scale");
-    m_info.logit_softcap   = finite_f32(g, "vocabtailor.logit_softcap");
+    m_info.logit_scale   = finite_f32(g, "vocabtailor.logit_scale");
+    m_info.logit_softcap = finite_f32(g, "vocabtailor.logit_softcap");
     if (m_info.logit_softcap < 0.0f) {
         g.fail("key vocabtailor.logit_softcap: negative");
     }
@@ -153,11 +151,14 @@ void store::check_tokenizer(const gguf & g) const {
 
 void store::find_tables(const gguf & g) {
     const gguf::tensor * embedding = nullptr;
+    const gguf::tensor * per_layer = nullptr;
     const gguf::tensor * head      = nullptr;
     const gguf::tensor * bias      = nullptr;
     for (const gguf::tensor & t : g.tensors()) {
         if (t.name == "token_embd.weight") {
             embedding = &t;
+        } else if (t.name == "per_layer_token_embd.weight") {
+            per_layer = &t;
         } else if (t.name == "output.weight") {
             head = &t;
         } else if (t.name == "output.bias") {
@@ -174,6 +175,12 @@ void store::find_tables(const gguf & g) {
     }
     m_embedding = make_table(g, *embedding, m_info.n_embd, m_info.n_vocab);
     m_head      = head ? make_table(g, *head, m_info.n_embd, m_info.n_vocab) : m_embedding;
+    if (per_layer != nullptr) {
+        m_per_layer                = make_table(g, *per_layer, per_layer->ne[0], m_info.n_vocab);
+        m_info.n_per_layer         = m_per_layer.n_cols;
+        m_info.per_layer_type      = m_per_layer.type;
+        m_info.per_layer_row_bytes = m_per_layer.row_bytes;
+    }
     if (bias != nullptr) {
         if (bias->n_dims != 1 || bias->ne[0] != m_info.n_vocab || bias->type != GGML_TYPE_F32) {
             g.fail("tensor output.bias: expected (n_vocab,) of f32");
@@ -217,16 +224,16 @@ void store::read_range(const table & t, size_t first, size_t n, uint8_t * out) {
     m_n_read += n;
 }
 
-void store::embedding_rows(const int32_t * ids, size_t n, float * out) {
-    const table &   t      = m_embedding;
-    const ggml_type type   = static_cast<ggml_type>(t.type);
-    const size_t    n_embd = static_cast<size_t>(t.n_cols);
+void store::rows(const table & t, const int32_t * ids, size_t n, float * out) {
+    const ggml_type      type   = static_cast<ggml_type>(t.type);
+    const size_t         n_cols = static_cast<size_t>(t.n_cols);
+    std::vector<uint8_t> row(t.row_bytes);
     for (size_t i = 0; i < n; i++) {
-        read_rows(t, ids + i, 1, m_row.data());
+        read_rows(t, ids + i, 1, row.data());
         if (type == GGML_TYPE_F32) {
-            memcpy(out + i * n_embd, m_row.data(), t.row_bytes);
+            memcpy(out + i * n_cols, row.data(), t.row_bytes);
         } else {
-            ggml_get_type_traits(type)->to_float(m_row.data(), out + i * n_embd, t.n_cols);
+            ggml_get_type_traits(type)->to_float(row.data(), out + i * n_cols, t.n_cols);
         }
     }
 }
@@ -246,6 +253,9 @@ void store::validate_data() {
         }
     };
     scan(m_embedding, "token_embd.weight");
+    if (per_layer() != nullptr) {
+        scan(m_per_layer, "per_layer_token_embd.weight");
+    }
     if (!m_info.tied) {
         scan(m_head, "output.weight");
     }

@@ -1,10 +1,12 @@
-// NAME.vocab.gguf: tokenizer keys, token embedding, LM head. Rows are read one by one, when they are asked for.
+// NAME.vocab.gguf: tokenizer keys, token embedding, LM head. Rows are read one by one, when they are asked for. Nothing but
+// a counter changes after opening, so threads share it.
 #pragma once
 
 #include "base/file.h"
 #include "store/gguf.h"
 #include "vocabtailor.h"
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,6 +29,7 @@ class store {
 
     const vt_store_info & info() const { return m_info; }
     const table &         get_table(vt_table which) const { return which == VT_TABLE_HEAD ? m_head : m_embedding; }
+    const table *         per_layer() const { return m_info.n_per_layer > 0 ? &m_per_layer : nullptr; }
     const table *         bias() const { return m_info.has_bias ? &m_bias : nullptr; }
     uint64_t              n_read() const { return m_n_read; }
     const std::string &   path() const { return m_file->path(); }
@@ -39,17 +42,16 @@ class store {
     // rows first .. first + n, which must be there
     void read_range(const table & t, size_t first, size_t n, uint8_t * out);
 
-    // out: (n, n_embd) f32
-    void embedding_rows(const int32_t * ids, size_t n, float * out);
+    // out: (n, t.n_cols) f32; ids must have been checked
+    void rows(const table & t, const int32_t * ids, size_t n, float * out);
 
     void validate_data();
 
   private:
     std::unique_ptr<vt::file> m_file;
     vt_store_info             m_info = {};
-    table                     m_embedding, m_head, m_bias;
-    std::vector<uint8_t>      m_row;  // one encoded row
-    uint64_t                  m_n_read = 0;
+    table                     m_embedding, m_per_layer, m_head, m_bias;
+    std::atomic<uint64_t>     m_n_read{0};
 
     void read_own_keys(const gguf & g);
     void check_tokenizer(const gguf & g) const;
