@@ -10,7 +10,6 @@ import llama_cpp
 import numpy as np
 import pytest
 from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
-from llama_cpp import _internals as internals
 
 from vocabtailor_gguf import TailoredLlama, TokenSet
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
@@ -109,16 +108,6 @@ def test_stop_strings_while_streaming(pair: Callable[..., Pair]) -> None:
             stream = llm.create_completion("the", stream=True, **asked)
             chunks.append([c["choices"] for c in stream])
         assert chunks[0] == chunks[1]
-
-
-def test_python_samplers_are_refused(pair: Callable[..., Pair]) -> None:
-    both = pair("llama")
-    chain = internals.LlamaSampler()
-    chain.add_custom(lambda candidates: None)
-    chain.add_greedy()
-    both.exact._init_sampler = lambda *args, **kwargs: chain
-    with pytest.raises(VocabTailorError, match="cannot be cloned"):
-        next(both.exact.generate(PROMPTS[0]))
 
 
 def test_learning_from_use(tiny: Any, tiny_split: Any) -> None:

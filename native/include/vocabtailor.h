@@ -258,8 +258,10 @@ void      vt_exact_free(vt_exact * e);
 /* count from now on how often these tokens are given although the active set has them; counts of those that were watched before go on */
 vt_status vt_exact_watch(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
 
-/* start with a chain; it is cloned, and the clone goes on. Tokens that the chain has accepted before must be in the head's
- * set, or its penalties must not raise logits. */
+/* start with a chain; it is cloned, and the clone goes on. Where it holds samplers that are not llama.cpp's own, chains, or
+ * adaptive-p, no clone would go on as it does: then the chain itself decides each token on the whole vocabulary, accepts
+ * it, and must outlive the text. Tokens that the chain has accepted before must be in the head's set, or its penalties must
+ * not raise logits. */
 vt_status vt_exact_begin(vt_exact * e, const struct llama_sampler * chain, char * err, size_t n_err);
 
 /* the token that the chain chooses from the whole vocabulary after the n_tokens of the text, all of which were decoded with
@@ -270,7 +272,8 @@ vt_status vt_exact_sample(vt_exact * e, int32_t n_tokens, size_t max_block, int3
  * context's memory beyond them is removed. */
 vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
 
-/* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change */
+/* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change. A chain that
+ * cannot be cloned (see vt_exact_begin) is refused. */
 vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
 
 /* tokens that were given, or found by an audit, although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their

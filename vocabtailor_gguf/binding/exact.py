@@ -71,8 +71,11 @@ class Exact:
     def begin(self, chain: Any) -> None:
         """Start with a ctypes llama_sampler chain, which is cloned.
 
+        A chain with samplers that are not llama.cpp's own, such as Python callbacks, decides by
+        itself, on the whole vocabulary; it must outlive the text.
+
         Raises:
-            VocabTailorError: A sampler cannot be cloned.
+            VocabTailorError: It is no chain, or has no samplers.
         """
         pointer = native.pointer("struct llama_sampler *", chain)
         native.call("vt_exact_begin", self._handle, pointer)

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <string>
 
 namespace vt {
@@ -12,45 +12,39 @@ namespace vt {
 namespace {
 
 constexpr size_t PROBE_SIZE = 4096;  // a top-k beyond this is not worth a shortcut
+constexpr int    MAX_DEPTH  = 16;    // of chains in chains
 
-bool is_one_of(const std::string & name, std::initializer_list<const char *> names) {
-    return std::any_of(names.begin(), names.end(), [&](const char * n) { return name == n; });
+llama_token_data_array view(candidates & c) {
+    return {c.data(), c.size(), -1, false};
 }
 
-// llama.cpp marks samplers that do nothing with "?", and those it has asked to run elsewhere with "+" or "-"
-std::string plain_name(const llama_sampler * s) {
-    const std::string name = llama_sampler_name(s);
-    return name[0] == '+' || name[0] == '-' ? name.substr(1) : name;
+std::string name_of(const llama_sampler * s) {
+    return s != nullptr && s->iface != nullptr && s->iface->name != nullptr ? llama_sampler_name(s) : "custom";
+}
+
+bool is_chain(llama_sampler * s) {
+    return s->iface != nullptr && llama_sampler_chain_get(s, -1) != nullptr;
 }
 
 // what a sampler does to candidates of the given logits; llama.cpp gives no access to its parameters
-std::vector<llama_token_data> probe(llama_sampler * sampler, const std::vector<float> & logits) {
-    std::vector<llama_token_data> data(logits.size());
+candidates probe(llama_sampler * sampler, const std::vector<float> & logits) {
+    candidates data(logits.size());
     for (size_t i = 0; i < data.size(); i++) {
         data[i] = {static_cast<int32_t>(i), logits[i], 0.0f};
     }
     const sampler_ptr      clone(llama_sampler_clone(sampler));
-    llama_token_data_array cur = {data.data(), data.size(), -1, false};
+    llama_token_data_array cur = view(data);
     llama_sampler_apply(clone.get(), &cur);
-    return std::vector<llama_token_data>(cur.data, cur.data + cur.size);
+    return candidates(cur.data, cur.data + cur.size);
 }
 
-// logits so far apart that every truncating sampler keeps few of them, unless its parameter switches it off
-std::vector<float> steep() {
+// how many a sampler keeps where logits are so far apart that it keeps as few as its parameters allow
+size_t n_least_kept(llama_sampler * sampler) {
     std::vector<float> logits(PROBE_SIZE);
     for (size_t i = 0; i < logits.size(); i++) {
         logits[i] = -200.0f * static_cast<float>(i);
     }
-    return logits;
-}
-
-bool keeps_all(const std::vector<llama_token_data> & data) {
-    for (size_t i = 0; i < data.size(); i++) {
-        if (data[i].id != static_cast<int32_t>(i)) {
-            return false;
-        }
-    }
-    return data.size() == PROBE_SIZE;
+    return probe(sampler, logits).size();
 }
 
 // largest distance below the best logit at which min-p still keeps a token
@@ -67,6 +61,27 @@ float min_p_reach(llama_sampler * sampler) {
     return high;
 }
 
+// all samplers that are not chains themselves; what llama.cpp would call although it is not there is an error
+std::vector<llama_sampler *> flatten(llama_sampler * samplers, int depth) {
+    if (depth > MAX_DEPTH) {
+        throw error(VT_ERROR_ARGUMENT, format("the sampler chain holds chains more than %d deep", MAX_DEPTH));
+    }
+    std::vector<llama_sampler *> all;
+    for (int i = 0; i < llama_sampler_chain_n(samplers); i++) {
+        llama_sampler * s = llama_sampler_chain_get(samplers, i);
+        if (s == nullptr || s->iface == nullptr) {
+            throw error(VT_ERROR_ARGUMENT, format("sampler %d of the chain has no functions", i));
+        }
+        if (is_chain(s)) {
+            const std::vector<llama_sampler *> inner = flatten(s, depth + 1);
+            all.insert(all.end(), inner.begin(), inner.end());
+        } else {
+            all.push_back(s);
+        }
+    }
+    return all;
+}
+
 int32_t selected(const llama_token_data_array & cur) {
     if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
         throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
@@ -76,110 +91,171 @@ int32_t selected(const llama_token_data_array & cur) {
 
 }  // namespace
 
-chain::chain(const llama_sampler * samplers) {
-    llama_sampler * all = const_cast<llama_sampler *>(samplers);
-    if (strcmp(llama_sampler_name(samplers), "chain") != 0) {
-        throw error(VT_ERROR_ARGUMENT, format("found the sampler %s, expected a chain", llama_sampler_name(samplers)));
+chain::chain(const llama_sampler * samplers) : m_samplers(const_cast<llama_sampler *>(samplers)), m_plan(new plan) {
+    if (!is_chain(m_samplers)) {
+        throw error(VT_ERROR_ARGUMENT, format("found the sampler %s, expected a chain", name_of(samplers).c_str()));
     }
-    const int n = llama_sampler_chain_n(all);
-    if (n == 0) {
+    const std::vector<llama_sampler *> all = flatten(m_samplers, 0);
+    if (all.empty()) {
         throw error(VT_ERROR_ARGUMENT, "the sampler chain is empty");
     }
+    const known_samplers known;
+    const int            n         = llama_sampler_chain_n(m_samplers);
+    bool                 is_cloned = true;
     for (int i = 0; i < n; i++) {
-        const llama_sampler * s        = llama_sampler_chain_get(all, i);
-        // llama.cpp would call what is not there
-        const bool            has_name = s->iface != nullptr && s->iface->name != nullptr;
-        if (!has_name || (s->iface->clone == nullptr && s->ctx != nullptr)) {
-            throw error(VT_ERROR_ARGUMENT, format("sampler %d of the chain (%s) cannot be cloned, which exact mode needs", i,
-                                                  has_name ? llama_sampler_name(s) : "custom"));
-        }
+        is_cloned = is_cloned && known.find(llama_sampler_chain_get(m_samplers, i)).is_cloned;
     }
-    m_samplers.reset(llama_sampler_clone(samplers));
-    find_selector();
+    for (const llama_sampler * s : all) {
+        m_plan->has_grammar = m_plan->has_grammar || known.find(s).kind == sampler_kind::grammar;
+    }
+    if (!is_cloned) {
+        m_plan->is_replayable = false;
+        return;
+    }
+    m_owned.reset(llama_sampler_clone(samplers));
+    m_samplers = m_owned.get();
+    find_selector(known);
 }
 
 chain::chain(const chain & other)
-    : m_samplers(llama_sampler_clone(other.m_samplers.get())), m_n_modifiers(other.m_n_modifiers), m_selector(other.m_selector), m_k(other.m_k),
-      m_reach(other.m_reach), m_replayable(other.m_replayable) {
+    : m_owned(other.is_borrowed() ? nullptr : llama_sampler_clone(other.m_samplers)), m_samplers(m_owned ? m_owned.get() : other.m_samplers),
+      m_plan(other.m_plan), m_has_failed(other.m_has_failed) {
 }
 
-void chain::find_selector() {
-    const int n    = llama_sampler_chain_n(m_samplers.get());
-    bool      done = false;
-    for (int i = 0; i < n; i++) {
-        llama_sampler *   s    = llama_sampler_chain_get(m_samplers.get(), i);
-        const std::string name = plain_name(s);
-        if (name[0] == '?') {
+void chain::find_selector(const known_samplers & known) {
+    bool done = false;
+    for (int i = 0; i < llama_sampler_chain_n(m_samplers); i++) {
+        llama_sampler *      s = llama_sampler_chain_get(m_samplers, i);
+        const sampler_traits t = known.find(s);
+        if (t.kind == sampler_kind::transparent) {
             continue;
         }
-        m_replayable = m_replayable &&
-                       is_one_of(name, {"penalties", "dry", "logit-bias", "grammar", "greedy", "top-k", "top-p", "min-p", "typical", "temp", "dist"});
+        m_plan->is_replayable = m_plan->is_replayable && t.is_replayed;
         if (done) {
+            // greedy marks a token and keeps the others: what follows sees all of them
+            m_plan->select = m_plan->select == selector::greedy ? selector::other : m_plan->select;
             continue;
         }
-        if (is_one_of(name, {"penalties", "dry", "logit-bias", "grammar"})) {
-            m_n_modifiers = i + 1;
-            continue;
-        }
-        if (is_one_of(name, {"top-k", "top-p", "min-p", "typical"}) && keeps_all(probe(s, steep()))) {
-            continue;  // switched off
+        switch (t.kind) {
+        case sampler_kind::bias: m_plan->biases.push_back(i); [[fallthrough]];
+        case sampler_kind::modifier:
+        case sampler_kind::grammar: m_plan->n_modifiers = i + 1; continue;
+        case sampler_kind::greedy: m_plan->select = selector::greedy; break;
+        case sampler_kind::top_k:
+            m_plan->k      = n_least_kept(s);
+            m_plan->select = m_plan->k < PROBE_SIZE ? selector::top_k : selector::other;
+            break;
+        case sampler_kind::min_p:
+            // not where it must keep more than the best, and not with p > 1, which sorts and keeps one of several best
+            if (n_least_kept(s) == 1 && probe(s, {0.0f, 0.0f}).size() == 2) {
+                m_plan->select = selector::min_p;
+                m_plan->reach  = min_p_reach(s);
+            }
+            break;
+        default: break;
         }
         done = true;
-        if (name == "greedy") {
-            m_selector = selector::greedy;
-        } else if (name == "top-k") {
-            m_selector = selector::top_k;
-            m_k        = probe(s, steep()).size();
-        } else if (name == "min-p" && probe(s, steep()).size() == 1) {  // not where it must keep more than the best
-            m_selector = selector::min_p;
-            m_reach    = min_p_reach(s);
-        }
-        if (m_selector == selector::top_k && m_k >= PROBE_SIZE) {
-            m_selector = selector::other;
-        }
     }
 }
 
+// Entries that cancel one another change a logit only by what is rounded off in between, up or down: such a token is
+// raised, too.
 std::vector<int32_t> chain::raised(int32_t n_vocab) const {
     std::vector<int32_t> ids;
-    for (int i = 0; i < m_n_modifiers; i++) {
-        llama_sampler * s = llama_sampler_chain_get(m_samplers.get(), i);
-        if (plain_name(s) != "logit-bias") {
-            continue;
+    const size_t         n = static_cast<size_t>(n_vocab);
+    if (!m_plan->biases.empty()) {
+        make_places(n);
+    }
+    for (const int i : m_plan->biases) {
+        llama_sampler *   s    = llama_sampler_chain_get(m_samplers, i);
+        const candidates  sums = probe(s, std::vector<float>(n, 0.0f));
+        std::vector<bool> is_one(n, true);  // as if there was one entry
+        for (const float base : {1.0f / 3.0f, 100.0f / 3.0f}) {
+            const candidates moved = probe(s, std::vector<float>(n, base));
+            for (size_t id = 0; id < n; id++) {
+                is_one[id] = is_one[id] && moved[id].logit == base + sums[id].logit;
+            }
         }
-        for (const llama_token_data & d : probe(s, std::vector<float>(static_cast<size_t>(n_vocab), 0.0f))) {
-            if (d.logit > 0.0f) {
-                ids.push_back(d.id);
+        for (size_t id = 0; id < n; id++) {
+            if (sums[id].logit > 0.0f || !is_one[id]) {
+                ids.push_back(static_cast<int32_t>(id));
             }
         }
     }
     return ids;
 }
 
-void chain::modify(candidates & c) {
-    llama_token_data_array cur = {c.data(), c.size(), -1, false};
-    for (int i = 0; i < m_n_modifiers; i++) {
-        llama_sampler_apply(llama_sampler_chain_get(m_samplers.get(), i), &cur);
+void chain::make_places(size_t n) const {
+    candidates & by_id = m_plan->by_id;
+    while (by_id.size() < n) {
+        by_id.push_back({static_cast<int32_t>(by_id.size()), 0.0f, 0.0f});
     }
-    c.resize(cur.size);
+}
+
+// as on the whole vocabulary, where every entry of a token counts: elsewhere llama.cpp searches, and stops at the first
+void chain::apply_bias(llama_sampler * bias, candidates & c) const {
+    candidates & by_id = m_plan->by_id;
+    for (const llama_token_data & x : c) {
+        make_places(static_cast<size_t>(x.id) + 1);
+        by_id[static_cast<size_t>(x.id)].logit = x.logit;
+    }
+    llama_token_data_array cur = view(by_id);
+    llama_sampler_apply(bias, &cur);
+    for (llama_token_data & x : c) {
+        x.logit = by_id[static_cast<size_t>(x.id)].logit;
+    }
+}
+
+template <typename F> void chain::attempt(F && step) {
+    bool & has_failed = is_borrowed() ? m_plan->has_failed : m_has_failed;
+    if (has_failed) {
+        throw error(VT_ERROR_COMPUTE, "the sampler chain has failed before: begin again, with another one");
+    }
+    try {
+        step();
+    } catch (const std::exception & e) {
+        has_failed = true;
+        throw error(VT_ERROR_COMPUTE, format("the sampler chain failed: %s", e.what()));
+    } catch (...) {
+        has_failed = true;
+        throw;
+    }
+}
+
+void chain::modify(candidates & c) {
+    attempt([&] {
+        for (int i = 0; i < m_plan->n_modifiers; i++) {
+            llama_sampler * s = llama_sampler_chain_get(m_samplers, i);
+            if (std::find(m_plan->biases.begin(), m_plan->biases.end(), i) != m_plan->biases.end()) {
+                apply_bias(s, c);
+            } else {
+                llama_token_data_array cur = view(c);
+                llama_sampler_apply(s, &cur);
+            }
+        }
+    });
 }
 
 bool chain::select(candidates & c, float & threshold) const {
-    if (m_selector == selector::other || c.empty() || (m_selector == selector::top_k && c.size() < m_k)) {
+    const plan & p = *m_plan;
+    if (p.select == selector::other || c.empty() || (p.select == selector::top_k && c.size() < p.k)) {
         return false;
     }
-    if (m_selector == selector::top_k) {
+    const auto  less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
+    const float best = std::max_element(c.begin(), c.end(), less)->logit;
+    threshold        = best;
+    if (p.select == selector::top_k) {
         std::vector<float> logits(c.size());
         std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
-        const auto kth = logits.begin() + static_cast<std::ptrdiff_t>(m_k - 1);
+        const auto kth = logits.begin() + static_cast<std::ptrdiff_t>(p.k - 1);
         std::nth_element(logits.begin(), kth, logits.end(), std::greater<float>());
         threshold = *kth;
-    } else {
-        const auto less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
-        threshold       = std::max_element(c.begin(), c.end(), less)->logit;
-        if (m_selector == selector::min_p) {
-            threshold = std::nextafter(threshold - m_reach, -INFINITY);
+        // llama.cpp sorts in buckets, whose numbers overflow beyond this
+        if (!(best < 1e8f)) {
+            return false;
         }
+    } else if (p.select == selector::min_p) {
+        threshold = std::nextafter(best - p.reach, -INFINITY);
     }
     if (!std::isfinite(threshold)) {  // a grammar has ruled out so much that everything matters
         return false;
@@ -187,7 +263,7 @@ bool chain::select(candidates & c, float & threshold) const {
     // by id, as they stand in the whole vocabulary
     c.erase(std::remove_if(c.begin(), c.end(), [&](const llama_token_data & x) { return x.logit < threshold; }), c.end());
     std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
-    if (m_selector == selector::top_k) {
+    if (p.select == selector::top_k) {
         // llama.cpp's sort of equal logits depends on all the others
         std::vector<float> logits(c.size());
         std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
@@ -198,18 +274,41 @@ bool chain::select(candidates & c, float & threshold) const {
 }
 
 int32_t chain::choose(candidates c) {
-    llama_token_data_array cur = {c.data(), c.size(), -1, false};
-    const int              n   = llama_sampler_chain_n(m_samplers.get());
-    for (int i = m_n_modifiers; i < n; i++) {
-        llama_sampler_apply(llama_sampler_chain_get(m_samplers.get(), i), &cur);
-    }
+    llama_token_data_array cur = view(c);
+    attempt([&] {
+        for (int i = m_plan->n_modifiers; i < llama_sampler_chain_n(m_samplers); i++) {
+            llama_sampler_apply(llama_sampler_chain_get(m_samplers, i), &cur);
+        }
+    });
     return selected(cur);
 }
 
 int32_t chain::decide_on_all(candidates & c) {
-    llama_token_data_array cur = {c.data(), c.size(), -1, false};
-    llama_sampler_apply(m_samplers.get(), &cur);
-    return selected(cur);
+    llama_token_data_array cur = view(c);
+    attempt([&] { llama_sampler_apply(m_samplers, &cur); });
+    const int32_t token = selected(cur);
+    if (token < 0 || static_cast<size_t>(token) >= c.size()) {
+        throw error(VT_ERROR_COMPUTE, format("the sampler chain selected token %d of %zu", token, c.size()));
+    }
+    return token;
+}
+
+void chain::accept(int32_t token, bool is_end) {
+    if (is_end && m_plan->has_grammar) {
+        // llama.cpp's grammar aborts when it is given an end that it has ruled out
+        const known_samplers known;
+        for (llama_sampler * s : flatten(m_samplers, 0)) {
+            candidates             one = {{token, 0.0f, 0.0f}};
+            llama_token_data_array cur = view(one);
+            if (known.find(s).kind == sampler_kind::grammar) {
+                attempt([&] { llama_sampler_apply(s, &cur); });
+            }
+            if (one[0].logit < 0.0f) {
+                throw error(VT_ERROR_COMPUTE, format("the sampler chain chose token %d, which its grammar forbids", token));
+            }
+        }
+    }
+    attempt([&] { llama_sampler_accept(m_samplers, token); });
 }
 
 }  // namespace vt

@@ -5,29 +5,28 @@
 // (top-k), or those near enough to the best (min-p). So candidates below a threshold, which follows from any subset of
 // the candidates, cannot change the decision. With another selector (top-p, typical, mirostat, a plain draw) they can,
 // and the chain needs the whole vocabulary.
+//
+// It works on a clone, so that a decision can be taken back. Where a sampler is not llama.cpp's, or its clone does not go
+// on as it would itself, the chain is borrowed: it decides on the whole vocabulary with the caller's own samplers.
 #pragma once
 
-#include <llama.h>
+#include "decode/samplers.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 namespace vt {
 
-struct sampler_free {
-    void operator()(llama_sampler * s) const { llama_sampler_free(s); }
-};
-
-using sampler_ptr = std::unique_ptr<llama_sampler, sampler_free>;
-
 using candidates = std::vector<llama_token_data>;
 
 class chain {
   public:
-    // clones the samplers; throws where one cannot be cloned
+    // clones the samplers, or borrows them, which then must outlive this and its copies
     explicit chain(const llama_sampler * samplers);
 
+    // a copy of a borrowed chain is the same chain, and a copy of a failed one has failed
     chain(const chain & other);
     chain & operator=(chain &&) = default;
     chain(chain &&)             = default;
@@ -36,13 +35,17 @@ class chain {
     std::vector<int32_t> raised(int32_t n_vocab) const;
 
     // whether decisions on a part of the candidates are possible at all
-    bool can_decide_on_part() const { return m_selector != selector::other; }
+    bool can_decide_on_part() const { return m_plan->select != selector::other; }
 
     // whether the state after a decision depends on the chosen token and the number of decisions alone
-    bool is_replayable() const { return m_replayable; }
+    bool is_replayable() const { return m_plan->is_replayable; }
+
+    // whether the caller's own samplers decide: what they have decided or accepted cannot be taken back
+    bool is_borrowed() const { return m_owned == nullptr; }
 
     // The decision in three steps, none of which accepts a token. Modifiers change single logits, so candidates may be
-    // modified in parts.
+    // modified in parts. After an error that a sampler has thrown, here or in accept, its state is unknown: all further
+    // steps are errors, and a copy from before has to go on.
     void modify(candidates & c);
 
     // keeps those that the selector may keep, by id, and gives the logit from which on another candidate could matter;
@@ -55,19 +58,34 @@ class chain {
     // all at once; c: the whole vocabulary by id
     int32_t decide_on_all(candidates & c);
 
-    void accept(int32_t token) { llama_sampler_accept(m_samplers.get(), token); }
+    // is_end: an end-of-generation token; where a grammar forbids it that is an error, and nothing has accepted it
+    void accept(int32_t token, bool is_end = true);
 
   private:
     enum class selector { greedy, top_k, min_p, other };
 
-    sampler_ptr m_samplers;
-    int         m_n_modifiers = 0;
-    selector    m_selector    = selector::other;
-    size_t      m_k           = 0;     // of top-k
-    float       m_reach       = 0.0f;  // of min-p: how far below the best logit it keeps tokens
-    bool        m_replayable  = true;
+    // found once, shared by copies
+    struct plan {
+        int              n_modifiers   = 0;
+        selector         select        = selector::other;
+        size_t           k             = 0;     // of top-k
+        float            reach         = 0.0f;  // of min-p: how far below the best logit it keeps tokens
+        bool             is_replayable = true;
+        std::vector<int> biases;  // of the modifiers
+        bool             has_grammar = false;
+        bool             has_failed  = false;  // the caller's samplers, which all copies share
+        candidates       by_id;  // every token at the place of its id, as biases want them; what a copy leaves here is of no use to others
+    };
 
-    void find_selector();
+    sampler_ptr           m_owned;
+    llama_sampler *       m_samplers;  // m_owned, or the caller's
+    std::shared_ptr<plan> m_plan;
+    bool                  m_has_failed = false;  // the clone
+
+    void                       find_selector(const known_samplers & known);
+    void                       make_places(size_t n) const;
+    void                       apply_bias(llama_sampler * bias, candidates & c) const;
+    template <typename F> void attempt(F && step);
 };
 
 }  // namespace vt

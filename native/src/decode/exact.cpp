@@ -103,17 +103,24 @@ void exact::decode(const int32_t * tokens, size_t n, int32_t pos) {
 
 void exact::draft(int32_t n_tokens, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        step s = new_step();
-        fill(*m_hook.get_head(), *m_chain, s.hidden.data(), m_candidates);
-        if (!m_chain->select(m_candidates, s.threshold)) {
+        step    s     = new_step();
+        int32_t token = -1;
+        try {
+            fill(*m_hook.get_head(), *m_chain, s.hidden.data(), m_candidates);
+            if (!m_chain->select(m_candidates, s.threshold)) {
+                break;
+            }
+            s.kept.assign(m_candidates.begin(), m_candidates.end());
+            token = m_chain->choose(s.kept);
+            m_chain->accept(token, is_end(token));
+        } catch (const error &) {
+            // the whole vocabulary may have a token that the chain takes
+            *m_chain = chain(s.before);
             break;
         }
-        s.kept.assign(m_candidates.begin(), m_candidates.end());
-        const int32_t token = m_chain->choose(s.kept);
-        m_chain->accept(token);
         s.token = token;
         m_steps.push_back(std::move(s));
-        if (i + 1 == n || m_is_end[static_cast<size_t>(token)]) {
+        if (i + 1 == n || is_end(token)) {
             break;
         }
         decode(&token, 1, n_tokens + static_cast<int32_t>(i));
@@ -146,7 +153,8 @@ size_t exact::verify() {
         h.append(ids.data(), ids.size());
         chain         again(s.before);
         const int32_t token = decide_again(again, s, ids);
-        again.accept(token);
+        again.accept(token, is_end(token));
+        h.append(&token, 1);  // penalties may raise what was accepted
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
         }
@@ -221,9 +229,17 @@ int32_t exact::sample(int32_t n_tokens, size_t max_block) {
         if (m_steps.empty()) {
             const int64_t start = ggml_time_us();
             step          s     = new_step();
-            s.token             = decide_on_all(*m_chain, s.hidden.data());
-            m_length.record_whole(ggml_time_us() - start);
-            m_chain->accept(s.token);
+            try {
+                s.token = decide_on_all(*m_chain, s.hidden.data());
+                m_length.record_whole(ggml_time_us() - start);
+                m_chain->accept(s.token, is_end(s.token));
+            } catch (...) {
+                *m_chain = chain(s.before);
+                throw;
+            }
+            if (m_chain->can_decide_on_part()) {  // penalties may raise what was accepted
+                m_hook.get_head()->append(&s.token, 1);
+            }
             m_steps.push_back(std::move(s));
         }
     }
@@ -254,9 +270,12 @@ int32_t exact::audit(const llama_sampler * samplers) {
     if (m_hook.n_outputs() == 0) {
         throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
     }
-    const float *        hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
-    const head &         h      = *m_hook.get_head();
-    step                 s      = {std::vector<float>(hidden, hidden + n_embd()), chain(samplers), {}};
+    const float * hidden = m_hook.hidden().data() + (m_hook.n_outputs() - 1) * n_embd();
+    const head &  h      = *m_hook.get_head();
+    step          s      = {std::vector<float>(hidden, hidden + n_embd()), chain(samplers), {}};
+    if (s.before.is_borrowed()) {
+        throw error(VT_ERROR_ARGUMENT, "a sampler of the chain cannot be cloned, which an audit needs");
+    }
     chain                c(s.before);
     std::vector<int32_t> rows    = c.raised(static_cast<int32_t>(m_hook.get_store()->info().n_vocab));
     const auto           is_here = [&](int32_t id) { return h.contains(id); };

@@ -28,7 +28,7 @@ class exact {
     // count how often these are given from now on although the active set has them; those that were watched before count on
     void watch(const int32_t * tokens, size_t n);
 
-    // a new text or a new chain, whose samplers are cloned
+    // a new text or a new chain, whose samplers are cloned or borrowed
     void begin(const llama_sampler * samplers);
 
     // the token that follows the n_tokens of the text; only verified tokens are given, and accepted by the chain
@@ -77,6 +77,7 @@ class exact {
     vt_exact_stats              m_stats     = {};
 
     int32_t n_threads() const;
+    bool    is_end(int32_t token) const { return m_is_end[static_cast<size_t>(token)]; }
     size_t  n_embd() const { return static_cast<size_t>(m_hook.get_store()->info().n_embd); }
     int32_t decide_on_all(chain & c, const float * hidden);
 

@@ -1,0 +1,64 @@
+#include "decode/samplers.h"
+
+#include <iterator>
+
+namespace vt {
+
+namespace {
+
+struct entry {
+    llama_sampler * (*make)();
+    sampler_traits traits;
+};
+
+using kind = sampler_kind;
+
+llama_sampler * make_bias() {
+    const llama_logit_bias bias = {0, 1.0f};
+    return llama_sampler_init_logit_bias(1, 1, &bias);
+}
+
+// src/llama-sampler.cpp. Parameters only have to be such that a sampler is not switched off: those that are, are made as
+// the one that does nothing.
+//   not cloned:   adaptive-p restarts its random numbers and forgets the probabilities of a pending token
+//   not replayed: xtc draws only where there are two candidates, mirostat and adaptive-p keep averages of probabilities
+const entry TABLE[] = {
+    {[] { return llama_sampler_init_temp(1.0f); }, {kind::transparent, true, true}},
+    {[] { return llama_sampler_init_penalties(1, 1, 2.0f, 0.0f, 0.0f); }, {kind::modifier, true, true}},
+    {[] { return llama_sampler_init_dry(nullptr, 1.0f, 1.0f, 1, 1, nullptr, 0); }, {kind::modifier, true, true}},
+    {make_bias, {kind::bias, true, true}},
+    {[] { return llama_sampler_init_grammar(nullptr, "", ""); }, {kind::grammar, true, true}},
+    {[] { return llama_sampler_init_greedy(); }, {kind::greedy, true, true}},
+    {[] { return llama_sampler_init_top_k(1); }, {kind::top_k, true, true}},
+    {[] { return llama_sampler_init_min_p(0.5f, 1); }, {kind::min_p, true, true}},
+    {[] { return llama_sampler_init_top_p(0.5f, 1); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_typical(0.5f, 1); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_top_n_sigma(1.0f); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_temp(2.0f); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_temp_ext(2.0f, 1.0f, 1.0f); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_infill(nullptr); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_dist(0); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_xtc(0.5f, 0.1f, 1, 0); }, {kind::other, true, false}},
+    {[] { return llama_sampler_init_mirostat(1, 0, 1.0f, 1.0f, 1); }, {kind::other, true, false}},
+    {[] { return llama_sampler_init_mirostat_v2(0, 1.0f, 1.0f); }, {kind::other, true, false}},
+    {[] { return llama_sampler_init_adaptive_p(0.5f, 0.5f, 0); }, {kind::other, false, false}},
+};
+
+}  // namespace
+
+known_samplers::known_samplers() {
+    for (const entry & e : TABLE) {
+        m_samples.emplace_back(e.make());
+    }
+}
+
+sampler_traits known_samplers::find(const llama_sampler * s) const {
+    for (size_t i = 0; i < std::size(TABLE); i++) {
+        if (m_samples[i]->iface == s->iface) {
+            return TABLE[i].traits;
+        }
+    }
+    return {kind::unknown, false, false};
+}
+
+}  // namespace vt
