@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +227,48 @@ def test_offsets_that_cancel(tiny_split: TinySplit, tmp_path: Path) -> None:
             assert abs(value - products[state][row]) <= margins[state]
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("n_rows", [544, 448, 500])
+def test_states_of_every_magnitude(tiny_split: TinySplit, kind: str, n_rows: int) -> None:
+    """Against ggml's product as it multiplies a head: with AMX, interleaved rows or plain ones."""
+    n_embd = 512
+    files = tiny_split("llama", output_type=kind, n_vocab=n_rows, n_embd=n_embd)
+    head = {t.name: t for t in GGUFReader(files.vocab).tensors}["output.weight"]
+    rng = np.random.default_rng(n_rows)
+    hidden = rng.standard_normal((90, n_embd), np.float32)
+    hidden[:80] *= np.float32(10.0) ** np.arange(-43, 37, dtype=np.float32)[:, None]
+    hidden[80] = 0.0
+    hidden[81:85] *= rng.random((4, n_embd), np.float32) < 0.02  # spikes
+    hidden[85:, :256] *= np.float32(1e-36)
+    with VocabStore(files.vocab) as store:
+        all_rows = ActiveHead(store)
+        all_rows.set_static(np.arange(n_rows, dtype=np.int32))
+        products = [all_rows.compute(hidden[i : i + 1], n_threads=1)[0] for i in range(90)]
+        all_rows.close()
+    everything = np.full(10, -np.inf, dtype=np.float32)
+    for kernel in kernels():
+        for first in range(0, 90, 10):
+            states = hidden[first : first + 10]
+            found, margins = scan(kernel, head.tensor_type, head.data, states, everything, 1)
+            assert len(found) == 10 * n_rows
+            for (row, state), value in found.items():
+                expected = products[first + state][row]
+                assert np.isinf(margins[state]) or abs(value - expected) <= margins[state]
+        assert np.isfinite(margins).all()
+
+
 def test_bad_arguments() -> None:
     rows = np.zeros((2, 34), dtype=np.uint8)
     good: dict[str, Any] = {"kind": Q8_0, "rows": rows, "hidden": np.ones((1, 32), np.float32)}
     one = np.zeros(1, np.float32)
     with pytest.raises(VocabTailorError, match="no such kernel"):
         scan("mmx", **good, thresholds=one, threads=1)
-    with pytest.raises(VocabTailorError, match="threads"):
-        scan(None, **good, thresholds=one, threads=0)
+    for threads in (0, -1, 513, 10**8):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(VocabTailorError, match="threads"):
+            scan(None, **good, thresholds=one, threads=threads)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 1 << 16  # KiB
     with pytest.raises(VocabTailorError, match="this type"):
         scan(
             None,

@@ -30,3 +30,12 @@ def test_kernels_agree_with_the_portable_one(tmp_path: Path, target: str) -> Non
     assert kernel in done.stdout.split()
     if "without" in target:
         assert "dotprod" not in done.stdout
+
+
+def test_the_margin_for_states_of_every_magnitude(tmp_path: Path) -> None:
+    files = [*FILES, "scan/scan.cpp", "base/parallel.cpp"]
+    program = build(
+        "scan_margin_check", files, tmp_path, libraries=("ggml", "ggml-base", "ggml-cpu")
+    )
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -90,7 +90,7 @@ int main() {
         for (scan_type type : {scan_type::q8_0, scan_type::q4_0, scan_type::q4_k, scan_type::q6_k}) {
             const scan_format & f = *scan_format_of(type);
             for (size_t n_states = 1; n_states <= 16; n_states++) {
-                for (size_t blocks : {1, 3, 5}) {
+                for (size_t blocks : {1u, 3u, 5u}) {
                     n_wrong += check(*k, f, blocks * static_cast<size_t>(f.values), n_states);
                 }
             }

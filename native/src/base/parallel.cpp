@@ -30,10 +30,14 @@ void run(ggml_tensor *, int ith, int, void * userdata) {
 
 }  // namespace
 
-void parallel(int32_t n_threads, const std::function<void(size_t)> & work) {
+void check_threads(int32_t n_threads) {
     if (n_threads < 1 || n_threads > GGML_MAX_N_THREADS) {
         throw error(VT_ERROR_ARGUMENT, format("%d threads, expected 1 to %d", n_threads, GGML_MAX_N_THREADS));
     }
+}
+
+void parallel(int32_t n_threads, const std::function<void(size_t)> & work) {
+    check_threads(n_threads);
     constexpr size_t       N_NODES = 1;
     const ggml_init_params params  = {ggml_tensor_overhead() + ggml_graph_overhead_custom(N_NODES, false), nullptr, true};
     const ggml_context_ptr ctx(ggml_init(params));

@@ -7,6 +7,9 @@
 
 namespace vt {
 
+// an error unless ggml can have so many; before anything is allocated for each of them
+void check_threads(int32_t n_threads);
+
 // calls work(i) once on each of at most n_threads threads, i < n_threads, and throws what any of them threw
 void parallel(int32_t n_threads, const std::function<void(size_t)> & work);
 

@@ -1,5 +1,6 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#    include "cpuid.h"
 #    include "kernel.h"
 
 #    include <immintrin.h>
@@ -12,7 +13,7 @@ static constexpr int ROWS1 = 4;  // 16 registers: rows at once with one and two 
 static constexpr int ROWS2 = 2;
 
 static bool supported() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 // |w| * (h with the sign of w): |-128| is 128 as unsigned, and as |h| <= 127 two products

@@ -1,5 +1,6 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#    include "cpuid.h"
 #    include "kernel.h"
 
 // GCC 12 warns about its own _mm512_undefined_* (PR 105593)
@@ -25,7 +26,7 @@ typedef float __attribute__((may_alias, aligned(1)))    float_any;
 static bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx2") &&
-           __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+           __builtin_cpu_supports("fma") && has_f16c();
 }
 
 TARGET static inline float load_fp16(const uint8_t * p) {

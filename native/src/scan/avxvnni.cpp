@@ -1,8 +1,8 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#    include "cpuid.h"
 #    include "kernel.h"
 
-#    include <cpuid.h>
 #    include <immintrin.h>
 
 namespace vt {
@@ -12,17 +12,8 @@ namespace vt {
 static constexpr int ROWS1 = 8;  // the float sums spill, once per block, but the dots get their parallelism
 static constexpr int ROWS2 = 4;
 
-// cpuid leaf 7.1, eax bit 4; older GCC and clang do not know the name "avxvnni"
-static bool has_avxvnni() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) {
-        return false;
-    }
-    return (a >> 4 & 1u) != 0;
-}
-
 static bool supported() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && has_avxvnni();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() && has_avxvnni();
 }
 
 // weights as unsigned w + 128; the accumulators start at -128 * (sum of h) to take it back

@@ -109,7 +109,7 @@ struct scan_layout {
 // most lanes of a layout: 16 states in bundles of their own, a group of 32 bytes wide
 constexpr int SCAN_MAX_LANES = 16 * 8;
 
-// one for each lane of every bundle, +inf where a lane must never hit
+// one for each lane of every bundle, NaN where a lane must never hit
 struct scan_thresholds {
     alignas(64) float lanes[SCAN_MAX_LANES];
 };

@@ -94,10 +94,10 @@ scan_pack::scan_pack(const scan_kernel & kernel, const scan_format & format, siz
     }
 }
 
-// dead lanes sum to 0 (or NaN) and can not reach +inf
+// nothing reaches NaN: dead lanes must not, and of the lanes that hold one sum only the first one must
 scan_thresholds scan_pack::lanes(const float * thresholds) const {
     scan_thresholds out;
-    std::fill(std::begin(out.lanes), std::end(out.lanes), std::numeric_limits<float>::infinity());
+    std::fill(std::begin(out.lanes), std::end(out.lanes), std::numeric_limits<float>::quiet_NaN());
     for (size_t s = 0; s < m_n_states; s++) {
         out.lanes[s * static_cast<size_t>(m_layout.per_state())] = thresholds[s];
     }

@@ -24,13 +24,18 @@ double norm_up(double norm) {
     return norm * (1.0 + 0x1p-40);
 }
 
+// whether ggml quantises states in blocks of 256 with a scale of 32 bits
+bool is_k(const scan_format & f) {
+    return f.values == 256;
+}
+
 // Q8_0 is fp16 scale, 32 int8; Q8_K is f32 scale, 256 int8, 16 int16 sums
 scan_quants quantise(const scan_format & f, size_t n_embd, const float * hidden, size_t n_states) {
-    const bool           is_k   = f.values == 256;
-    const ggml_type      type   = is_k ? GGML_TYPE_Q8_K : GGML_TYPE_Q8_0;
-    const size_t         values = is_k ? 256 : 32;
-    const size_t         bytes  = is_k ? 292 : 34;
-    const size_t         head   = is_k ? 4 : 2;
+    const bool           wide   = is_k(f);
+    const ggml_type      type   = wide ? GGML_TYPE_Q8_K : GGML_TYPE_Q8_0;
+    const size_t         values = wide ? 256 : 32;
+    const size_t         bytes  = wide ? 292 : 34;
+    const size_t         head   = wide ? 4 : 2;
     const size_t         group  = static_cast<size_t>(f.group);
     std::vector<uint8_t> row(n_embd / values * bytes);
     scan_quants          out;
@@ -45,11 +50,18 @@ scan_quants quantise(const scan_format & f, size_t n_embd, const float * hidden,
             float           d;
             memcpy(&half, block, 2);
             memcpy(&d, block, 4);
-            out.d.insert(out.d.end(), values / group, is_k ? d : scan_fp16_to_fp32(half));
+            out.d.insert(out.d.end(), values / group, wide ? d : scan_fp16_to_fp32(half));
             out.q.insert(out.q.end(), block + head, block + head + values);
         }
     }
     return out;
+}
+
+// by its bits: comparisons may take the smallest numbers for zero
+bool is_zero(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return bits << 1 == 0;
 }
 
 // integers are exact, the double sum is not
@@ -80,6 +92,25 @@ template <typename F> void for_each_piece(const scan_matrix & m, int32_t n_threa
     });
 }
 
+// a threshold of -infinity is for every row, also those whose sums overflow to no number; no comparison finds them
+void add_what_is_nan(const scan_matrix & m, size_t n_states, const float * thresholds, size_t n_before, std::vector<scan_hit> & hits) {
+    for (size_t s = 0; s < n_states; s++) {
+        if (thresholds[s] != -std::numeric_limits<float>::infinity()) {
+            continue;
+        }
+        const int32_t     state = static_cast<int32_t>(s);
+        std::vector<bool> is_there(static_cast<size_t>(m.n_rows), false);
+        for (size_t i = n_before; i < hits.size(); i++) {
+            is_there[static_cast<size_t>(hits[i].row)] = is_there[static_cast<size_t>(hits[i].row)] || hits[i].state == state;
+        }
+        for (size_t row = 0; row < is_there.size(); row++) {
+            if (!is_there[row]) {
+                hits.push_back({static_cast<int32_t>(row), state, std::numeric_limits<float>::quiet_NaN()});
+            }
+        }
+    }
+}
+
 }  // namespace
 
 const scan_format * find_scan_format(int32_t ggml_type) {
@@ -108,7 +139,9 @@ scan_states::scan_states(const scan_format & format, size_t n_embd, const float 
     const size_t      group = static_cast<size_t>(m_format.group);
     const scan_quants x     = quantise(m_format, n_embd, hidden, n_states);
     for (size_t s = 0; s < n_states; s++) {
+        const float * first = hidden + s * n_embd;
         m_norms.push_back(norm_of(x, s, n_embd / group, group));
+        m_is_zero.push_back(std::all_of(first, first + n_embd, is_zero));
     }
     m_pack.reset(new scan_pack(*kernel, m_format, n_embd, x, n_states));
 }
@@ -122,15 +155,29 @@ float scan_states::margin(size_t state, double max_row_norm) const {
     // by one term.
     //   own:  2 per group at most (quants, minima), and 2 scale products, 1 conversion, 1 sum of a lane, 3 folds
     //   ggml: its kernels add 4 products of integers per lane at least, so there are <= n_embd / 4 terms of each part,
-    //         any order of adding them has fewer adds, plus a few products and conversions
+    //         any order of adding them has fewer adds, plus a few products and conversions. AMX sums a block in exact
+    //         integers: one conversion, one product of scales and one fma for each part of a block
     const double parts    = m_format.mins || m_format.apart ? 2.0 : 1.0;
-    const double n_groups = (double) (m_n_embd / (size_t) m_format.group);
+    const double n_embd   = (double) m_n_embd;
+    const double n_groups = n_embd / m_format.group;
     const double u        = 0x1p-24;
     const auto   gamma    = [u](double k) { return k * u / (1.0 - k * u); };
     const double own      = gamma(parts * n_groups + 8.0);
-    const double ggmls    = gamma(parts * (double) m_n_embd / 4.0 + 8.0);
-    const double m        = (own + ggmls) * max_row_norm * m_norms[state];
-    if (!(m < (double) std::numeric_limits<float>::max())) {
+    const double ggmls    = gamma(parts * n_embd / 4.0 + 8.0);
+    const double terms    = max_row_norm * m_norms[state];
+    double       m        = (own + ggmls) * terms;
+    if (is_k(m_format) && !m_is_zero[state]) {
+        // The state's scales are floats of any size; elsewhere all scales are halves, whose products lie well inside.
+        // Below: a scale, a product or a sum may come out wrong by the smallest normal number, where a thread flushes
+        // such results to zero. A scale meets sum |w q| <= row norm * 128 * sqrt(n_embd), here and in ggml; a product
+        // meets an integer of at most 2^21 for each value; sums are fewer than the values.
+        m += 0x1p-126 * (256.0 * std::sqrt(n_embd) * max_row_norm + 0x1p22 * n_embd);
+        // Above: scales reach 65504 * 128, and meet the state's also where quants are zero, infinity times zero then
+        if (!(m_norms[state] < 0x1p100)) {
+            return std::numeric_limits<float>::infinity();
+        }
+    }
+    if (!(terms < 0x1p126) || !(m < 0x1p126)) {  // any partial sum stays below that
         return std::numeric_limits<float>::infinity();
     }
     // one step up covers the rounding to float and that of the doubles above
@@ -138,7 +185,8 @@ float scan_states::margin(size_t state, double max_row_norm) const {
 }
 
 double scan_max_row_norm(const scan_matrix & m, int32_t n_threads) {
-    std::vector<double> most(static_cast<size_t>(std::max(n_threads, 1)), 0.0);
+    check_threads(n_threads);
+    std::vector<double> most(static_cast<size_t>(n_threads), 0.0);
     for_each_piece(m, n_threads, [&](size_t thread, const scan_job & job) {
         for (int64_t r = 0; r < job.n_rows; r++) {
             const double norm = scan_norm(job, r);
@@ -152,9 +200,7 @@ void scan(const scan_matrix & m, const scan_states & states, const float * thres
     if (m.n_rows < 0 || m.n_rows > std::numeric_limits<int32_t>::max()) {
         throw error(VT_ERROR_ARGUMENT, "scan: n_rows out of range");
     }
-    if (n_threads < 1) {
-        throw error(VT_ERROR_ARGUMENT, "scan: n_threads must be positive");
-    }
+    check_threads(n_threads);
     const scan_thresholds              lanes = states.pack().lanes(thresholds);
     std::vector<std::vector<scan_hit>> found(static_cast<size_t>(n_threads));
     for_each_piece(m, n_threads, [&](size_t thread, const scan_job & job) { states.pack().run(job, lanes, found[thread]); });
@@ -163,6 +209,7 @@ void scan(const scan_matrix & m, const scan_states & states, const float * thres
     for (const std::vector<scan_hit> & f : found) {
         hits.insert(hits.end(), f.begin(), f.end());
     }
+    add_what_is_nan(m, states.n_states(), thresholds, n_before, hits);
     std::sort(hits.begin() + (std::ptrdiff_t) n_before, hits.end(),
               [](const scan_hit & a, const scan_hit & b) { return a.row != b.row ? a.row < b.row : a.state < b.state; });
 }

@@ -31,14 +31,17 @@ class scan_states {
 
     const scan_pack & pack() const { return *m_pack; }
 
+    size_t n_states() const { return m_norms.size(); }
+
     // |own logit - ggml's| is at most this for every row whose norm is at most max_row_norm; infinite when the state is
-    // not finite
+    // not finite, or so large that a sum could overflow
     float margin(size_t state, double max_row_norm) const;
 
   private:
     const scan_format &        m_format;
     size_t                     m_n_embd;
-    std::vector<double>        m_norms;  // (n_states,) Euclidean, of the quantised states, rounded up
+    std::vector<double>        m_norms;    // (n_states,) Euclidean, of the quantised states, rounded up
+    std::vector<bool>          m_is_zero;  // (n_states,)
     std::unique_ptr<scan_pack> m_pack;
 };
 
@@ -46,7 +49,8 @@ class scan_states {
 // scale is not finite
 double scan_max_row_norm(const scan_matrix & m, int32_t n_threads);
 
-// thresholds: (n_states,). Appends the hits by (row, state).
+// thresholds: (n_states,). Appends the hits by (row, state); at a threshold of -infinity those are all rows, with NaN where
+// a sum overflows.
 void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
 
 }  // namespace vt
