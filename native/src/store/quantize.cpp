@@ -25,6 +25,18 @@ bool can_be_quantized(const float * values, size_t n) {
     return std::all_of(values, values + n, [](float x) { return std::fabs(x) <= F16_MAX; });
 }
 
+uint64_t row_bytes(ggml_type type, int64_t n_per_row) {
+    return checked_mul(static_cast<uint64_t>(n_per_row / ggml_blck_size(type)), ggml_type_size(type));
+}
+
+// ggml looks at scales and floats
+void check_rows(ggml_type type, const uint8_t * rows, size_t n_bytes, int64_t first, int64_t n) {
+    if (!ggml_validate_row_data(type, rows, n_bytes)) {
+        throw error(VT_ERROR_FORMAT, format("rows %lld to %lld have values that are not finite", static_cast<long long>(first),
+                                            static_cast<long long>(first + n - 1)));
+    }
+}
+
 void convert_rows(ggml_type src_type, const uint8_t * src, ggml_type dst_type, uint8_t * dst, int64_t n_rows, int64_t n_per_row) {
     const size_t       src_row = ggml_row_size(src_type, n_per_row);
     const size_t       dst_row = ggml_row_size(dst_type, n_per_row);
@@ -48,10 +60,7 @@ void convert_rows(ggml_type src_type, const uint8_t * src, ggml_type dst_type, u
         } else {
             ggml_quantize_chunk(dst_type, values.data(), out, 0, n, n_per_row, nullptr);
         }
-        if (!ggml_validate_row_data(dst_type, out, static_cast<size_t>(n) * dst_row)) {
-            throw error(VT_ERROR_FORMAT,
-                        format("rows %lld to %lld have values that are not finite", static_cast<long long>(i), static_cast<long long>(i + n - 1)));
-        }
+        check_rows(dst_type, out, static_cast<size_t>(n) * dst_row, i, n);
     }
 }
 
@@ -80,12 +89,19 @@ void requantize(int32_t src_type, const uint8_t * src, uint64_t n_src, int32_t d
         throw error(VT_ERROR_ARGUMENT, format("rows of %lld values do not fit type %s, whose blocks have %lld", static_cast<long long>(n_per_row),
                                               ggml_type_name(to), static_cast<long long>(ggml_blck_size(to))));
     }
+    // it aborts where one is missing
     if (to != from && ggml_quantize_requires_imatrix(to)) {
         throw error(VT_ERROR_ARGUMENT, format("type %s needs an importance matrix", ggml_type_name(to)));
     }
     const uint64_t rows = static_cast<uint64_t>(n_rows);
-    if (n_src != checked_mul(rows, ggml_row_size(from, n_per_row)) || n_dst != checked_mul(rows, ggml_row_size(to, n_per_row))) {
+    if (n_src != checked_mul(rows, row_bytes(from, n_per_row)) || n_dst != checked_mul(rows, row_bytes(to, n_per_row))) {
         throw error(VT_ERROR_ARGUMENT, "a buffer has not the size of its rows");
+    }
+    check_threads(n_threads);
+    if (to == from) {  // through f32 they could become others
+        check_rows(from, src, to_size(n_src), 0, n_rows);
+        memcpy(dst, src, to_size(n_src));
+        return;
     }
     ggml_quantize_init(to);
 
