@@ -2,7 +2,7 @@
 
 import sys
 
-from vocabtailor_gguf.cli import main
+from vocabtailor_gguf.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

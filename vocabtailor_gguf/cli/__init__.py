@@ -76,3 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader has gone; keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def entry() -> int:
+    """Run the command line as a program: in a child, whose crash becomes one sentence."""
+    from vocabtailor_gguf.cli.supervise import supervise
+
+    return supervise(main)
