@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import ends, is_running
 
 from vocabtailor_gguf.child import run_child
 from vocabtailor_gguf.process import signal_words
@@ -89,14 +90,6 @@ run_child(Path(sys.argv[1]), sys.argv[3])
 """
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a parent's death")
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_a_child_dies_with_its_parent(how: str, tmp_path: Path) -> None:
@@ -116,15 +109,10 @@ def test_a_child_dies_with_its_parent(how: str, tmp_path: Path) -> None:
             time.sleep(0.01)
         child = int(note.read_text())
         if how == "killed":
-            assert _is_running(child)
+            assert is_running(child)
             parent.kill()
         assert parent.wait(60) == (-signal.SIGKILL if how == "killed" else -signal.SIGINT)
-    for _ in range(1000):
-        if not _is_running(child):
-            return
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child lives on")
+    assert ends(child)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a parent's death")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import ends, is_running
 
 from vocabtailor_gguf.cli import main
 
@@ -124,15 +125,6 @@ _SLEEPING = "tell(os.getpid()); time.sleep(600)"
 _CATCHING = "signal.signal(signal.{0}, lambda *_: (tell('caught'), sys.exit(5))); " + _SLEEPING
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signals_are_passed_on(name: str) -> None:
     number = getattr(signal, name)
@@ -149,7 +141,7 @@ def test_signals_are_passed_on(name: str) -> None:
             assert parent.wait(60) == code
             assert parent.stdout.read() == ("caught\n" if code == 5 else "")
             assert parent.stderr.read() == ""
-        assert not _is_running(child)
+        assert ends(child)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a parent's death")
@@ -157,10 +149,10 @@ def test_the_command_dies_with_its_supervisor() -> None:
     with subprocess.Popen(program(_SLEEPING), stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
-        assert _is_running(child)
+        assert is_running(child)
         parent.kill()
         assert parent.stdout.read() == ""  # ends when the child has gone
-    assert not _is_running(child)
+    assert ends(child)
 
 
 # ---- a terminal ----
