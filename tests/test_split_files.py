@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TinyModel, TinySplit, everything_in
 from ggufbytes import STRING, U32, array, key, rebuilt, string
+from processes import ends
 from tinymodels import REFUSED
 
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
@@ -112,6 +117,98 @@ def test_texts_of_the_source_that_look_like_our_keys(
     for header in (core, vocab):
         assert header.get("vocabtailor.source.sha256") == sha256(path)
         assert header.keys["general.name"].record == key("general.name", STRING, text)
+    assert merge_model(files.core, None, tmp_path / "merged.gguf").identical
+
+
+# ---- a transaction ----
+
+
+def _old_pair(tiny: TinyModel, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write a pair with other types, to be replaced; return the source and what is there."""
+    source = Path(shutil.copy(tiny("llama"), folder / "m.gguf"))
+    split_model(source, output_tensor_type="F16")
+    return source, _hashes(folder)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {p.name: sha256(p) for p in folder.iterdir()}
+
+
+def test_a_rename_that_fails_keeps_the_old_pair(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, old = _old_pair(tiny, tmp_path)
+    real = os.replace
+
+    def replace(a: Path, b: Path) -> None:
+        if Path(b).name == "m.vocab.gguf" and not Path(a).name.endswith(".old"):
+            raise OSError(5, "Input/output error", str(a))
+        real(a, b)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(BadFileError, match=r"m\.vocab\.gguf: cannot be written: Input/output"):
+        split_model(source, force=True)
+    assert _hashes(tmp_path) == old
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_two_threads_on_one_target(tiny: TinyModel, tmp_path: Path) -> None:
+    source, old = _old_pair(tiny, tmp_path)
+    refused: list[str] = []
+    done: list[Path] = []
+
+    def work() -> None:
+        try:
+            done.append(split_model(source, force=True).core)
+        except BadFileError as e:
+            refused.append(str(e))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert done
+    assert all("gguf: is being written by another process or thread" in r for r in refused)
+    assert len(done) + len(refused) == 3
+    found = _hashes(tmp_path)
+    assert sorted(found) == sorted(old)
+    assert found["m.core.gguf"] != old["m.core.gguf"]
+    read_pair(tmp_path / "m.core.gguf", tmp_path / "m.vocab.gguf")
+
+
+def _with_path(text: str) -> list[int]:
+    """Return the processes whose command line has a text (Linux)."""
+    found = []
+    for p in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if text.encode() in (p / "cmdline").read_bytes():
+                found.append(int(p.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a parent's death")
+def test_splits_killed_at_random(tiny: TinyModel, tmp_path: Path) -> None:
+    source, _ = _old_pair(tiny, tmp_path)
+    core, vocab = tmp_path / "m.core.gguf", tmp_path / "m.vocab.gguf"
+    pair = {core.name, vocab.name}
+    random = np.random.default_rng(0)
+    types = ("Q8_0", "Q5_0")
+    n_left = 0
+    for i in range(10):
+        command = [sys.executable, "-m", "vocabtailor_gguf", "split", str(source), "--force"]
+        command += ["--output-tensor-type", types[i % 2]]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+            time.sleep(random.uniform(0.2, 1.2))
+            p.kill()
+        assert all(ends(pid) for pid in _with_path(str(tmp_path)))
+        names = set(everything_in(tmp_path))
+        n_left += len(names) > 3
+        assert pair <= names
+        read_pair(core, vocab)
+    assert n_left > 2  # else nothing was killed in its work
+    files = split_model(source, force=True)
+    assert everything_in(tmp_path) == ["m.core.gguf", "m.gguf", "m.vocab.gguf"]
     assert merge_model(files.core, None, tmp_path / "merged.gguf").identical
 
 

@@ -84,7 +84,7 @@ class Counts:
             "ids": ids.tolist(),
             "frequency": self.frequency[ids].tolist(),
         }
-        with temporary_files(Path(path)) as (temporary,), open(temporary, "x") as f:
+        with temporary_files(Path(path)) as (temporary,), open(temporary, "w") as f:
             json.dump(data, f)
 
     @classmethod

@@ -163,7 +163,7 @@ class TokenSet:
         }
         with (
             temporary_files(Path(path)) as (temporary,),
-            open(temporary, "x", encoding="utf-8") as f,
+            open(temporary, "w", encoding="utf-8") as f,
         ):
             json.dump(data, f, ensure_ascii=False)
             f.flush()

@@ -72,7 +72,7 @@ def merge_model(
     made = layout(_records(core, vocab), specs, core.alignment)
     check_targets(target, force=force, size=made.size)
     digest = hashlib.sha256(made.header)
-    with temporary_files(target) as (path,):
+    with temporary_files(target, force=force, patience=0) as (path,):
         with create(path, made.size) as out:
             out.write(made.header)
             at = len(made.header)

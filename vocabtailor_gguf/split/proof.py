@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import _internals as internals
 
+from vocabtailor_gguf.atomic import temporary_folder
 from vocabtailor_gguf.binding.hook import ActiveHead, Hook
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.child import mark, run_child
@@ -84,8 +84,8 @@ def prove_split(
     """
     if not requantized:
         return _run(source, source, core_path, vocab_path)
-    with tempfile.TemporaryDirectory(prefix=".merged-", dir=core_path.parent) as folder:
-        merged = merge_model(core_path, vocab_path, Path(folder) / "merged.gguf").path
+    with temporary_folder(core_path) as folder:
+        merged = merge_model(core_path, vocab_path, folder / "merged.gguf").path
         return _run(source, merged, core_path, vocab_path)
 
 

@@ -94,7 +94,7 @@ def split_model(
     core = layout(plan.core_records, plan.core_tensors, alignment)
     vocab = layout(plan.vocab_records, plan.vocab_tensors, alignment)
     check_targets(*targets, force=force, size=core.size + vocab.size)
-    with temporary_files(*targets) as (core_path, vocab_path):
+    with temporary_files(*targets, force=force, patience=0) as (core_path, vocab_path):
         _write(plan, core, vocab, core_path, vocab_path, progress)
         proof = prove_split(source, core_path, vocab_path, requantized=plan.requantized)
         logger.info("%s: %s", source, proof)
