@@ -42,7 +42,9 @@ def _show(check: Check) -> None:
     if sys.stdout.isatty():
         status = f"\x1b[{_COLOURS[check.status]}m{status}\x1b[0m"
     indent = " " * (_NAME + 6)
-    lines = textwrap.wrap(check.found, _WIDTH - len(indent)) or [""]
+    wrap = textwrap.TextWrapper(_WIDTH - len(indent), break_on_hyphens=False)
+    lines = wrap.wrap(check.found) or [""]
     if check.advice:
-        lines += textwrap.wrap(f"-> {check.advice}", _WIDTH - len(indent), subsequent_indent="   ")
+        wrap.subsequent_indent = "   "
+        lines += wrap.wrap(f"-> {check.advice}")
     print(f"{status} {check.name:<{_NAME}}" + f"\n{indent}".join(lines), flush=True)
