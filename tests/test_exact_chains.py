@@ -190,7 +190,9 @@ def test_a_python_sampler_that_selects_nonsense(pair: Callable[..., Pair]) -> No
 
 
 def test_audits_need_clones(tiny_split: Any) -> None:
-    llm: Any = TailoredLlama(tiny_split("llama").core, audit=1.0, n_ctx=64, verbose=False)
+    llm: Any = TailoredLlama(
+        tiny_split("llama").core, mode="tailored", audit=1.0, n_ctx=64, verbose=False
+    )
     llm._init_sampler = python_chain(lambda candidates: None)
     with pytest.raises(VocabTailorError, match="cannot be cloned"):
         next(llm.generate(PROMPTS[0]))
