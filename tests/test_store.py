@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from conftest import TinyModel, TinySplit
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from ggufbytes import U32, TensorInfo, header, key, pad
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.store import VocabStore
@@ -244,6 +246,56 @@ def test_values_that_are_not_finite(tiny_split: TinySplit, tmp_path: Path) -> No
                 store.validate_data()
             f.seek(-2, os.SEEK_CUR)
             f.write(scale)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_bias_that_is_not_finite(tiny_split: TinySplit, tmp_path: Path, value: float) -> None:
+    """Nobody should have to ask: it is added to every logit."""
+    path = Path(shutil.copy(tiny_split("phi2").vocab, tmp_path / "store.gguf"))
+    bias = GGUFHeader(path).tensors["output.bias"]
+    with open(path, "r+b") as f:
+        with VocabStore(path) as store:
+            f.seek(bias.offset + 4 * 77)
+            f.write(np.float32(value).tobytes())
+            f.flush()
+            with pytest.raises(BadFileError, match=r"tensor output\.bias: .* not finite"):
+                store.validate_data()
+        with pytest.raises(BadFileError, match=r"tensor output\.bias: .* not finite"):
+            VocabStore(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="writes a sparse file")
+@pytest.mark.parametrize("n_embd", [2**20, 2**30])
+def test_a_sparse_store_of_long_rows(tiny_split: TinySplit, tmp_path: Path, n_embd: int) -> None:
+    """A header of some KB must not cost memory in proportion to what it says."""
+    source = GGUFHeader(tiny_split("llama").vocab)
+    n_vocab = source.tensors["token_embd.weight"].ne[1]
+    records = {name: k.record for name, k in source.keys.items()}
+    records["vocabtailor.n_embd"] = key("vocabtailor.n_embd", U32, n_embd)
+    tables = [TensorInfo(n, (n_embd, n_vocab), 0) for n in ("token_embd.weight", "output.weight")]
+    path = tmp_path / "sparse.vocab.gguf"
+    path.write_bytes(pad(header(list(records.values()), tables)))
+    os.truncate(path, path.stat().st_size + sum(t.n_bytes for t in tables))
+    code = """
+import resource, sys
+from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.errors import BadFileError
+with open("/proc/self/statm") as f:
+    in_use = int(f.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20),) * 2)
+try:
+    with VocabStore(sys.argv[1]) as store:
+        print(store.rows([3]).shape)
+except BadFileError as e:
+    print(e)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60
+    )
+    if n_embd == 2**20:
+        assert done.stdout == "(1, 1048576)\n", done.stderr
+    else:
+        assert "rows of 1073741824 values, expected at most 1048576" in done.stdout, done.stderr
 
 
 def test_two_threads(tiny_split: TinySplit) -> None:

@@ -140,6 +140,20 @@ BAD_KEYS: dict[str, tuple[Keys, str]] = {
         for name, kind, x in (("tokens", STRING, "t"), ("scores", F32, 0.0), ("token_type", I32, 1))
         for n in (0, N_VOCAB - 1, N_VOCAB + 1)
     },
+    **{
+        f"tokens {texts}": (
+            listed("tokenizer.ggml.tokens", STRING, [*_strings(N_VOCAB)[: -len(texts)], *texts]),
+            f'key tokenizer.ggml.tokens: tokens {found}"',
+        )
+        for texts, found in (
+            (("t0",), '0 and 39 have one text, "t0'),
+            (("x" * 40, "y", "x" * 40), f'37 and 39 have one text, "{"x" * 32}...'),
+            (("é", "é"), r'38 and 39 have one text, "\xc3\xa9'),
+            (("u\0v", "u\0w"), '38 and 39 have one text, "u'),  # llama.cpp reads C strings
+            (("", "[EMPTY_38]"), '38 and 39 have one text, "[EMPTY_38]'),
+            (("\0v", "", "[EMPTY_37]"), '37 and 39 have one text, "[EMPTY_37]'),
+        )
+    },
     "tokens as numbers": (listed("tokenizer.ggml.tokens", U32, range(N_VOCAB)), "tokens: elements"),
     "scores as i32": (listed("tokenizer.ggml.scores", I32, range(N_VOCAB)), "scores: elements"),
     "types as u32": (listed("tokenizer.ggml.token_type", U32, range(N_VOCAB)), "type: elements"),
@@ -181,6 +195,11 @@ BAD_TENSORS: dict[str, tuple[Keys, Tensors, str]] = {
         {},
         {PER_LAYER: ((96, N_VOCAB), GGMLQuantizationType.I8)},
         "type i8 cannot be",
+    ),
+    "rows of 2^20 + 32 values": (
+        own("n_embd", U32, 2**20 + 32),
+        {EMBEDDING: ((2**20 + 32, N_VOCAB), 0)},
+        "token_embd.weight: rows of 1048608 values, expected at most 1048576",
     ),
     "2-d bias": ({}, {BIAS: ((N_VOCAB, 1), 0)}, "tensor output.bias: expected (n_vocab,)"),
     "bias of other length": ({}, {BIAS: ((N_EMBD,), 0)}, "tensor output.bias"),
@@ -250,6 +269,12 @@ def test_default_special_ids(model: str, n_vocab: int, n_needed: int, tmp_path: 
         (UNTIED, {HEAD: FULL, BIAS: ((N_VOCAB,), 0)}),
         ({}, {PER_LAYER: ((96, N_VOCAB), 0)}),
         (own("embedding_scale", F32, 25.3), {}),  # of earlier files, no longer needed
+        (
+            listed(
+                "tokenizer.ggml.tokens", STRING, [*_strings(N_VOCAB - 3), "", "\0x", "[EMPTY_1]"]
+            ),
+            {},
+        ),
     ],
 )
 def test_good_stores(keys: Keys, tensors: Tensors, tmp_path: Path) -> None:

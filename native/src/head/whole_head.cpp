@@ -13,7 +13,12 @@ namespace vt {
 
 namespace {
 
-constexpr size_t CHUNK_ROWS = 8192;  // of a product through ggml, whose logits are held at once
+constexpr size_t CHUNK_ROWS  = 8192;        // of a product through ggml, whose logits are held at once
+constexpr size_t CHUNK_BYTES = 256u << 20;  // where rows are long
+
+size_t chunk_rows(size_t row_bytes) {
+    return std::min(CHUNK_ROWS, std::max(head::GROUP, CHUNK_BYTES / row_bytes / head::GROUP * head::GROUP));
+}
 
 double norm(const float * x, size_t n) {
     double sum = 0.0;
@@ -27,11 +32,12 @@ double norm(const float * x, size_t n) {
 double max_row_norm(store & s, int32_t n_threads) {
     const table &        t      = s.get_table(VT_TABLE_HEAD);
     const size_t         n_cols = static_cast<size_t>(t.n_cols);
-    std::vector<uint8_t> rows(CHUNK_ROWS * t.row_bytes);
-    std::vector<float>   values(CHUNK_ROWS * n_cols);
+    const size_t         step   = chunk_rows(std::max(t.row_bytes, n_cols * sizeof(float)));
+    std::vector<uint8_t> rows(step * t.row_bytes);
+    std::vector<float>   values(step * n_cols);
     double               most = 0.0;
-    for (int64_t first = 0; first < t.n_rows; first += static_cast<int64_t>(CHUNK_ROWS)) {
-        const size_t n = std::min(CHUNK_ROWS, static_cast<size_t>(t.n_rows - first));
+    for (int64_t first = 0; first < t.n_rows; first += static_cast<int64_t>(step)) {
+        const size_t n = std::min(step, static_cast<size_t>(t.n_rows - first));
         s.read_range(t, static_cast<size_t>(first), n, rows.data());
         requantize(t.type, rows.data(), n * t.row_bytes, GGML_TYPE_F32, reinterpret_cast<uint8_t *>(values.data()), n * n_cols * sizeof(float),
                    static_cast<int64_t>(n), t.n_cols, n_threads);
@@ -64,7 +70,7 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
     if (uses_kernel()) {
         place_scan_rows();
         m_max_row_norm = 0.0;
-        for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(info.n_vocab), [&](size_t first, size_t n) {
+        for_each_chunk(scan_chunk(), [&](size_t first, size_t n) {
             read(first, n);
             m_max_row_norm = std::max(m_max_row_norm, scan_max_row_norm(m_scan_rows, n_threads));
         });
@@ -108,6 +114,10 @@ void whole_head::place_scan_rows() {
     }
 }
 
+size_t whole_head::scan_chunk() const {
+    return m_placement == VT_PLACEMENT_STREAMED ? chunk_rows(m_store.info().head_row_bytes) : static_cast<size_t>(m_store.info().n_vocab);
+}
+
 // a chunk of the rows for the scan, where they are streamed
 void whole_head::read(size_t first, size_t n) {
     if (m_placement != VT_PLACEMENT_STREAMED) {
@@ -141,7 +151,7 @@ size_t whole_head::bring(size_t first, size_t n) {
 }
 
 void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
-    for_each_chunk(m_in_chunks ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab),
+    for_each_chunk(m_in_chunks ? chunk_rows(m_store.info().head_row_bytes) : static_cast<size_t>(m_store.info().n_vocab),
                    [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, bring(first, n), n, out + first); });
 }
 
@@ -194,7 +204,7 @@ void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * t
         lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
         least[i]              = lowered[i] - m_max_bias - slack;
     }
-    for_each_chunk(m_placement == VT_PLACEMENT_STREAMED ? CHUNK_ROWS : static_cast<size_t>(m_store.info().n_vocab), [&](size_t first, size_t n) {
+    for_each_chunk(scan_chunk(), [&](size_t first, size_t n) {
         const size_t before = hits.size();
         read(first, n);
         scan(m_scan_rows, states, least.data(), n_threads, hits);
@@ -225,7 +235,7 @@ void whole_head::multiply(const float * hidden, size_t n_hidden, const float * t
     for (size_t i = 0; i < n_hidden; i++) {
         lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
     }
-    for_each_chunk(CHUNK_ROWS, [&](size_t first, size_t n) {
+    for_each_chunk(chunk_rows(m_store.info().head_row_bytes), [&](size_t first, size_t n) {
         const size_t from     = bring(first, n);
         const size_t together = sums_are_halves() ? 1 : n_hidden;
         m_chunk.resize(n * n_hidden);

@@ -48,6 +48,8 @@ class whole_head {
     // calls use(first, n) for chunks of all rows
     template <typename F> void for_each_chunk(size_t chunk, F && use);
 
+    size_t scan_chunk() const;
+
     void place_scan_rows();
     void read(size_t first, size_t n);
 

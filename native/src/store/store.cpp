@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "store/token_texts.h"
 
 #include <ggml.h>
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr uint32_t FORMAT_VERSION = 1;
 constexpr uint32_t MAX_STUB_ROWS  = 4096;
+constexpr int64_t  MAX_EMBD       = 1 << 20;   // no model is near it; every buffer for a row has a limit so
 constexpr size_t   READ_CHUNK     = 1u << 20;  // bytes
 
 template <size_t N> void copy_string(char (&dst)[N], const gguf & g, const char * name) {
@@ -48,6 +50,10 @@ table make_table(const gguf & g, const gguf::tensor & t, int64_t n_cols, int64_t
         g.fail(format("tensor %s: shape (%lld, %lld), expected (%lld, %lld)", t.name.c_str(), static_cast<long long>(t.ne[0]),
                       static_cast<long long>(t.ne[1]), static_cast<long long>(n_cols), static_cast<long long>(n_rows)));
     }
+    if (n_cols > MAX_EMBD) {
+        g.fail(format("tensor %s: rows of %lld values, expected at most %lld", t.name.c_str(), static_cast<long long>(n_cols),
+                      static_cast<long long>(MAX_EMBD)));
+    }
     const ggml_type type = static_cast<ggml_type>(t.type);
     if (type != GGML_TYPE_F32 && ggml_get_type_traits(type)->to_float == nullptr) {
         g.fail(format("tensor %s: type %s cannot be decoded by row", t.name.c_str(), ggml_type_name(type)));
@@ -70,6 +76,9 @@ store::store(const std::string & path) {
     find_tables(g);
     m_file = g.release_file();
     m_file->advise_random();
+    if (m_info.has_bias) {
+        validate_table(m_bias, "output.bias");  // it is small, and all of it is added to every logit
+    }
 }
 
 void store::read_own_keys(const gguf & g) {
@@ -129,6 +138,7 @@ void store::check_tokenizer(const gguf & g) const {
         g.fail("key tokenizer.ggml.model: found \"no_vocab\", expected a tokenizer");
     }
     expect("tokenizer.ggml.tokens", gguf_type::string, true);
+    check_token_texts(g, *g.find_key("tokenizer.ggml.tokens"));
     expect("tokenizer.ggml.scores", gguf_type::f32, false);
     expect("tokenizer.ggml.token_type", gguf_type::i32, false);
 
@@ -238,26 +248,30 @@ void store::rows(const table & t, const int32_t * ids, size_t n, float * out) {
     }
 }
 
-void store::validate_data() {
+void store::validate_table(const table & t, const char * name) const {
     std::vector<uint8_t> buf;
-    const auto           scan = [&](const table & t, const char * name) {
-        const size_t step = std::max<size_t>(1, READ_CHUNK / t.row_bytes);
-        for (int64_t row = 0; row < t.n_rows; row += static_cast<int64_t>(step)) {
-            const size_t n = std::min<size_t>(step, static_cast<size_t>(t.n_rows - row));
-            buf.resize(n * t.row_bytes);
-            m_file->read_at(t.offset + static_cast<uint64_t>(row) * t.row_bytes, buf.data(), buf.size());
-            if (!ggml_validate_row_data(static_cast<ggml_type>(t.type), buf.data(), buf.size())) {
-                throw error(VT_ERROR_FORMAT, format("%s: tensor %s: a value in rows %lld to %lld is not finite", path().c_str(), name,
-                                                    static_cast<long long>(row), static_cast<long long>(row + static_cast<int64_t>(n) - 1)));
-            }
+    const size_t         step = std::max<size_t>(1, READ_CHUNK / t.row_bytes);
+    for (int64_t row = 0; row < t.n_rows; row += static_cast<int64_t>(step)) {
+        const size_t n = std::min<size_t>(step, static_cast<size_t>(t.n_rows - row));
+        buf.resize(n * t.row_bytes);
+        m_file->read_at(t.offset + static_cast<uint64_t>(row) * t.row_bytes, buf.data(), buf.size());
+        if (!ggml_validate_row_data(static_cast<ggml_type>(t.type), buf.data(), buf.size())) {
+            throw error(VT_ERROR_FORMAT, format("%s: tensor %s: a value in rows %lld to %lld is not finite", path().c_str(), name,
+                                                static_cast<long long>(row), static_cast<long long>(row + static_cast<int64_t>(n) - 1)));
         }
-    };
-    scan(m_embedding, "token_embd.weight");
+    }
+}
+
+void store::validate_data() const {
+    validate_table(m_embedding, "token_embd.weight");
     if (per_layer() != nullptr) {
-        scan(m_per_layer, "per_layer_token_embd.weight");
+        validate_table(m_per_layer, "per_layer_token_embd.weight");
     }
     if (!m_info.tied) {
-        scan(m_head, "output.weight");
+        validate_table(m_head, "output.weight");
+    }
+    if (m_info.has_bias) {
+        validate_table(m_bias, "output.bias");
     }
 }
 

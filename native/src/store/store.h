@@ -45,7 +45,8 @@ class store {
     // out: (n, t.n_cols) f32; ids must have been checked
     void rows(const table & t, const int32_t * ids, size_t n, float * out);
 
-    void validate_data();
+    // an error unless every value of every table is finite
+    void validate_data() const;
 
   private:
     std::unique_ptr<vt::file> m_file;
@@ -56,6 +57,7 @@ class store {
     void read_own_keys(const gguf & g);
     void check_tokenizer(const gguf & g) const;
     void find_tables(const gguf & g);
+    void validate_table(const table & t, const char * name) const;
 };
 
 }  // namespace vt
