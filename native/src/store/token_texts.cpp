@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,7 +17,6 @@ namespace {
 struct text {
     uint64_t         hash;
     std::string_view value;
-    uint64_t         id;
 };
 
 // FNV-1a; texts that collide cost a comparison
@@ -34,6 +34,25 @@ std::string printable(std::string_view s) {
         out += c >= 0x20 && c <= 0x7e ? std::string(1, c) : format("\\x%02x", static_cast<unsigned char>(c));
     }
     return out + (s.size() > 32 ? "..." : "");
+}
+
+// ids of texts
+void check_bucket(const gguf & g, const gguf::key & tokens, const std::vector<text> & texts, uint32_t * begin, uint32_t * end) {
+    if (end - begin < 2) {
+        return;
+    }
+    std::sort(begin, end, [&](uint32_t a, uint32_t b) {
+        if (texts[a].hash != texts[b].hash) {
+            return texts[a].hash < texts[b].hash;
+        }
+        const int order = texts[a].value.compare(texts[b].value);
+        return order != 0 ? order < 0 : a < b;
+    });
+    for (const uint32_t * i = begin + 1; i < end; i++) {
+        if (texts[i[0]].hash == texts[i[-1]].hash && texts[i[0]].value == texts[i[-1]].value) {
+            g.fail(format("key %s: tokens %u and %u have one text, \"%s\"", tokens.name.c_str(), i[-1], i[0], printable(texts[i[0]].value).c_str()));
+        }
+    }
 }
 
 }  // namespace
@@ -56,27 +75,26 @@ void check_token_texts(const gguf & g, const gguf::key & tokens) {
             empty.push_back(i);
             names.push_back("[EMPTY_" + std::to_string(i) + "]");
         }
-        texts[i] = {0, std::string_view(p, size), i};
+        texts[i] = {0, std::string_view(p, size)};
         p += length;
     }
     for (size_t i = 0; i < empty.size(); i++) {
         texts[empty[i]].value = names[i];
     }
+    // by buckets first: most hold one text or two, and a file that is made to fill one costs no more than a sort
+    const auto            bucket = [&](const text & t) { return to_size(t.hash % n); };
+    std::vector<uint32_t> end(n, 0);
     for (text & t : texts) {
         t.hash = hash_of(t.value);
+        end[bucket(t)]++;
     }
-    std::sort(texts.begin(), texts.end(), [](const text & a, const text & b) {
-        if (a.hash != b.hash) {
-            return a.hash < b.hash;
-        }
-        const int order = a.value.compare(b.value);
-        return order != 0 ? order < 0 : a.id < b.id;
-    });
-    for (size_t i = 1; i < n; i++) {
-        if (texts[i].hash == texts[i - 1].hash && texts[i].value == texts[i - 1].value) {
-            g.fail(format("key %s: tokens %llu and %llu have one text, \"%s\"", tokens.name.c_str(), static_cast<unsigned long long>(texts[i - 1].id),
-                          static_cast<unsigned long long>(texts[i].id), printable(texts[i].value).c_str()));
-        }
+    std::partial_sum(end.begin(), end.end(), end.begin());
+    std::vector<uint32_t> order(n);
+    for (size_t i = 0; i < n; i++) {
+        order[--end[bucket(texts[i])]] = static_cast<uint32_t>(i);  // from here on the bucket's begin
+    }
+    for (size_t b = 0; b < n; b++) {
+        check_bucket(g, tokens, texts, order.data() + end[b], order.data() + (b + 1 < n ? end[b + 1] : n));
     }
 }
 
