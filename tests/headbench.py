@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
 
 Ids = npt.NDArray[np.int32]

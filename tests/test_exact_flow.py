@@ -226,7 +226,7 @@ def test_audits_know_the_whole_vocabularys_choice(tiny_split: Any, sampling: str
         active = {*alone.active_ids.tolist(), *PROMPTS[0], *alone._variants.find(PROMPTS[0])}
         for token in text:
             clone = llama_cpp.llama_sampler_clone(chain.sampler)
-            choice = full._hook.sample(clone, full._hook.n_outputs - 1)
+            choice = full._session.sample(clone, full._session.n_outputs - 1)
             llama_cpp.llama_sampler_free(clone)
             if choice not in active:
                 outside.append(choice)

@@ -9,7 +9,7 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from headbench import N_BATCHES, TABLES, Bench, cached_benches
 
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.split.split import SplitFiles
 
 

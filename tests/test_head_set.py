@@ -12,7 +12,7 @@ from headbench import Bench, cached_benches, hidden_states, ids32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, TokenIdError, VocabTailorError
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import testlib
 from conftest import TinySplit
 from gguf import GGUFReader
 from gguf.constants import GGMLQuantizationType
@@ -21,7 +22,7 @@ from gguf.quants import (
 from headbench import TABLES, cached_benches
 
 from vocabtailor_gguf.binding import native
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
@@ -53,11 +54,11 @@ def scan(
 ) -> tuple[dict[tuple[int, int], float], Floats]:
     n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, kind)
     n_states = len(hidden)
-    hits = native.ffi.new("vt_scan_hit[]", n_rows * n_states)
+    hits = testlib.ffi.new("vt_scan_hit[]", n_rows * n_states)
     n = native.ffi.new("size_t *")
     margins = np.empty(n_states, dtype=np.float32)
     view = native.ffi.from_buffer
-    native.call(
+    testlib.call(
         "vt_scan",
         native.ffi.NULL if kernel is None else kernel.encode(),
         int(kind),

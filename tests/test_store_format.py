@@ -22,7 +22,7 @@ from ggufbytes import (
     write_file,
 )
 
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 

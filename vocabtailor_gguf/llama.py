@@ -13,8 +13,9 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.binding.exact import MAX_BLOCK, Exact, Placement
 from vocabtailor_gguf.binding.store import VocabStore, token_array
+from vocabtailor_gguf.binding.verifier import MAX_BLOCK, Verifier
+from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
@@ -94,7 +95,7 @@ class TailoredLlama(SplitLlama):
         self._random = random.Random(kwargs.get("seed"))
         self._misses = 0
         self._prompt = _NO_TOKENS
-        self._exact: Exact | None = None
+        self._exact: Verifier | None = None
         self._exact_sampler: Any = None  # whose chain the exact mode has cloned
         self._counted: dict[int, int] = {}  # what had been missed when the token set was put in
         self._n_left: int | None = None  # tokens that the request may still ask for
@@ -103,7 +104,10 @@ class TailoredLlama(SplitLlama):
         super().__init__(model_path, vocab_path=vocab_path, **kwargs)
         try:
             if mode == "exact" or audit:
-                self._exact = self._new_exact(whole_head)
+                n_threads = self.context_params.n_threads
+                self._whole = WholeHead(self._store, placement=whole_head, n_threads=n_threads)
+                self._stack.callback(self._whole.close)
+                self._exact = Verifier(self._session, self._whole, self._model.vocab)
                 self._stack.callback(self._exact.close)
             self._always_on = always_on(self._model.vocab)
             if prompt_expansion and mode != "full":
@@ -119,13 +123,6 @@ class TailoredLlama(SplitLlama):
         except BaseException:
             self.close()
             raise
-
-    def _new_exact(self, placement: Placement) -> Exact:
-        window = llama_cpp.llama_model_n_swa(self._core.model)
-        keeps_all = window == 0 or bool(self.context_params.swa_full)
-        can_roll_back = keeps_all and not (self._is_recurrent or self._is_hybrid)
-        max_block = MAX_BLOCK if can_roll_back else 1
-        return Exact(self._hook, self._model.vocab, placement=placement, max_block=max_block)
 
     # ---- the active set ----
 
@@ -244,10 +241,10 @@ class TailoredLlama(SplitLlama):
             VocabTailorError: Nothing has been decoded yet.
         """
         with self._exclusive():
-            n_outputs = self._hook.n_outputs
+            n_outputs = self._session.n_outputs
             if n_outputs == 0:
                 raise VocabTailorError("nothing has been decoded yet")
-            return self._head.ids(), self._hook.logits(n_outputs - 1)
+            return self._head.ids(), self._session.logits(n_outputs - 1)
 
     # ---- decoding ----
 
@@ -268,10 +265,11 @@ class TailoredLlama(SplitLlama):
             self._misses += self._head.append(ids)
             self._requires_eval = True
             if self._mode == "exact":
-                self._verifier.decode(ids, pos=self.n_tokens)
+                if self._verifier.n_past > self.n_tokens:
+                    self._verifier.rewind(self.n_tokens)
+                self._verifier.decode(ids)
             else:
-                self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
-                self._hook.decode(ids, pos=self.n_tokens)
+                self._session.decode(ids, pos=self.n_tokens)
             self.input_ids[self.n_tokens : self.n_tokens + ids.size] = ids
             self.n_tokens += int(ids.size)
             self._requires_eval = False
@@ -286,7 +284,7 @@ class TailoredLlama(SplitLlama):
                 return self._sample_exactly(sampler)
             if self._audit and self._random.random() < self._audit:
                 self._verifier.audit(sampler.sampler)
-            return self._hook.sample(sampler.sampler, self._hook.n_outputs - 1)
+            return self._session.sample(sampler.sampler, self._session.n_outputs - 1)
 
     def _sample_exactly(self, sampler: Any) -> int:
         if sampler is not self._exact_sampler:
@@ -297,10 +295,10 @@ class TailoredLlama(SplitLlama):
         if self._n_left is not None:
             self._n_left -= 1
         # a sampler for one token only: nothing else of a block would be asked for
-        return self._verifier.sample(self.n_tokens, max_block=max(n, 1) if self._sampler else 1)
+        return self._verifier.sample(max_block=max(n, 1) if self._sampler else 1)
 
     @property
-    def _verifier(self) -> Exact:
+    def _verifier(self) -> Verifier:
         assert self._exact is not None
         return self._exact
 
@@ -323,6 +321,8 @@ class TailoredLlama(SplitLlama):
             self._prompt = _NO_TOKENS
             self._exact_sampler = None
             if not self._closed:
+                if self._exact is not None:
+                    self._exact.end()
                 self._head.reset()
                 if self._learn:
                     self._keep_learned()
@@ -370,9 +370,13 @@ class TailoredLlama(SplitLlama):
     @property
     def stats(self) -> Stats:
         """Counters since the model was loaded."""
-        native = self._hook.stats()
+        native = self._session.stats()
         embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
         head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
+        if self._exact is not None:
+            verifier = self._exact.stats()
+            head += verifier.t_head_us / 1e3
+            sample += verifier.t_sample_us / 1e3
         return Stats(
             tokens=int(native.n_decoded),
             ms=embed + core + head + sample,
@@ -398,11 +402,11 @@ class TailoredLlama(SplitLlama):
     def memory_report(self) -> MemoryReport:
         """Return where the memory goes."""
         now = process_memory()
-        native = self._hook.stats()
+        native = self._session.stats()
         return MemoryReport(
             embedding=int(native.n_bytes_hidden),
             head=self._head.n_bytes,
-            whole_head=0 if self._exact is None else int(self._exact.stats().n_bytes),
+            whole_head=0 if self._exact is None else self._whole.n_bytes,
             logits=int(native.n_bytes_logits),
             tokenizer=self._tokenizer_bytes + (self._variants.n_bytes if self._variants else 0),
             core=int(llama_cpp.llama_model_size(self._core.model)),

@@ -22,25 +22,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_BLOCK 16  // tokens that are verified together at most
+
 // everything that has to be freed, in the order in which it is made
-struct session {
+struct program {
     vt_store *                 store;      // rows of VOCAB
     struct llama_model *       tokenizer;  // VOCAB once more, loaded by llama.cpp as a vocabulary without weights
     const struct llama_vocab * vocab;      // part of the tokenizer
     vt_head *                  head;       // uses the store
-    vt_hook *                  hook;       // uses the store and the head
+    vt_session *               session;    // uses the store and the head
     int32_t *                  tokens;     // (n_tokens,) the prompt
     size_t                     n_tokens;
     struct llama_model *       core;  // CORE: the transformer blocks
-    struct llama_context *     ctx;   // calls the hook while it decodes
+    struct llama_context *     ctx;   // calls the session while it decodes
     struct llama_sampler *     chain;
-    vt_exact *                 exact;  // uses the hook; NULL without verification
-    size_t                     max_block;
+    vt_whole_head *            whole;     // uses the store; NULL without verification
+    vt_verifier *              verifier;  // uses the session and the whole head; NULL without verification
     char                       err[512];
 };
 
 // the library's texts name the file and what is wrong with it
-static bool ok(const struct session * s, vt_status status) {
+static bool ok(const struct program * s, vt_status status) {
     if (status != VT_OK) {
         fprintf(stderr, "generate: %s\n", s->err);
     }
@@ -71,7 +73,7 @@ static int parse_int(const char * text, int min, int max) {
 // ---- the vocabulary ----
 
 // the store comes first: it validates the header before llama.cpp reads the same file
-static bool open_vocabulary(struct session * s, const char * path) {
+static bool open_vocabulary(struct program * s, const char * path) {
     if (!ok(s, vt_store_open(path, &s->store, s->err, sizeof(s->err)))) {
         return false;
     }
@@ -82,7 +84,11 @@ static bool open_vocabulary(struct session * s, const char * path) {
         return fail(path, "llama.cpp cannot load the tokenizer");
     }
     s->vocab = llama_model_get_vocab(s->tokenizer);
-    return ok(s, vt_head_new(s->store, &s->head, s->err, sizeof(s->err))) && ok(s, vt_hook_new(s->store, s->head, &s->hook, s->err, sizeof(s->err)));
+    if (!ok(s, vt_head_new(s->store, &s->head, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    const vt_session_params session_params = {.struct_size = sizeof(session_params), .store = s->store, .head = s->head};
+    return ok(s, vt_session_new(&session_params, &s->session, s->err, sizeof(s->err)));
 }
 
 // ids: (max,), *n of them used; whether they are below n_vocab is checked by the head
@@ -105,7 +111,7 @@ static bool read_ids(const char * path, int32_t * ids, size_t * n, size_t max) {
     return good || fail(path, "expected token ids, separated by white space, no more than the vocabulary has");
 }
 
-static bool choose_static_set(struct session * s, const char * tokens) {
+static bool choose_static_set(struct program * s, const char * tokens) {
     const size_t n_vocab = (size_t) llama_vocab_n_tokens(s->vocab);
     int32_t *    ids     = malloc(2 * n_vocab * sizeof(int32_t));  // always-on ids and as many as there are
     size_t       n       = 0;
@@ -127,7 +133,7 @@ static bool choose_static_set(struct session * s, const char * tokens) {
     return good;
 }
 
-static bool tokenize(struct session * s, const char * prompt) {
+static bool tokenize(struct program * s, const char * prompt) {
     const size_t  length = strlen(prompt);
     // with no room for the tokens their number is returned, negated
     const int32_t n      = length > INT_MAX ? 0 : llama_tokenize(s->vocab, prompt, (int32_t) length, NULL, 0, true, true);
@@ -144,13 +150,11 @@ static bool tokenize(struct session * s, const char * prompt) {
 
 // ---- the core ----
 
-static bool open_core(struct session * s, const char * path, int n_predict, int n_threads) {
-    // the strict reader first: it says what is wrong with the file
-    vt_gguf * header = NULL;
-    if (!ok(s, vt_gguf_open(path, &header, s->err, sizeof(s->err)))) {
+static bool open_core(struct program * s, const char * path, int n_predict, int n_threads) {
+    // before llama.cpp reads it: whether it is a core, and that of the store
+    if (!ok(s, vt_core_check(path, s->store, s->err, sizeof(s->err)))) {
         return false;
     }
-    vt_gguf_free(header);
     struct llama_model_params model_params = llama_model_default_params();
     model_params.n_gpu_layers              = 0;  // the LM head is computed on the CPU too
     s->core                                = llama_model_load_from_file(path, model_params);
@@ -163,24 +167,22 @@ static bool open_core(struct session * s, const char * path, int n_predict, int 
     }
     struct llama_context_params params = llama_context_default_params();
     params.n_ctx                       = (uint32_t) n_ctx;
-    params.cb_eval                     = vt_hook_eval_callback;
-    params.cb_eval_user_data           = s->hook;
     if (n_threads > 0) {
         params.n_threads = params.n_threads_batch = n_threads;
+    }
+    if (!ok(s, vt_session_prepare(s->session, &params, s->err, sizeof(s->err)))) {
+        return false;
     }
     s->ctx = llama_init_from_model(s->core, params);
     if (s->ctx == NULL) {
         return fail(path, "llama.cpp cannot make a context");
     }
-    // a window that forgets cannot take tokens back
-    s->max_block = llama_model_n_swa(s->core) > 0 && !params.swa_full ? 1 : 16;
-    // refuses a core and a store that do not belong together
-    return ok(s, vt_hook_attach(s->hook, s->ctx, s->err, sizeof(s->err)));
+    return ok(s, vt_session_attach(s->session, s->ctx, s->err, sizeof(s->err)));
 }
 
 // ---- generation ----
 
-static bool print_piece(const struct session * s, int32_t token) {
+static bool print_piece(const struct program * s, int32_t token) {
     char          piece[1024];
     const int32_t n = llama_token_to_piece(s->vocab, token, piece, sizeof(piece), 0, false);
     if (n < 0) {
@@ -190,16 +192,27 @@ static bool print_piece(const struct session * s, int32_t token) {
 }
 
 // without a mask the last token is the only output, so output 0 is sampled from
-static bool next_token(struct session * s, const int32_t * tokens, size_t n, int32_t pos, int32_t * token) {
-    if (s->exact != NULL) {
-        return ok(s, vt_exact_eval(s->exact, tokens, n, pos, s->err, sizeof(s->err))) &&
-               ok(s, vt_exact_sample(s->exact, pos + (int32_t) n, s->max_block, token, s->err, sizeof(s->err)));
+static bool next_token(struct program * s, const int32_t * tokens, size_t n, int32_t pos, int32_t * token) {
+    if (s->verifier != NULL) {
+        return ok(s, vt_verifier_decode(s->verifier, tokens, n, s->err, sizeof(s->err))) &&
+               ok(s, vt_verifier_sample(s->verifier, MAX_BLOCK, token, s->err, sizeof(s->err)));
     }
-    return ok(s, vt_hook_decode(s->hook, tokens, n, pos, NULL, s->err, sizeof(s->err))) &&
-           ok(s, vt_hook_sample(s->hook, s->chain, 0, token, s->err, sizeof(s->err)));
+    return ok(s, vt_session_decode(s->session, tokens, n, pos, NULL, s->err, sizeof(s->err))) &&
+           ok(s, vt_session_sample(s->session, s->chain, 0, token, s->err, sizeof(s->err)));
 }
 
-static bool generate(struct session * s, int n_predict, bool verify) {
+// the library decides how many tokens can be drafted at once in this context
+static bool make_verifier(struct program * s) {
+    const vt_whole_head_params whole_params = {.struct_size = sizeof(whole_params), .placement = VT_PLACEMENT_MAPPED};
+    if (!ok(s, vt_whole_head_new(s->store, &whole_params, &s->whole, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    const vt_verifier_params params = {.struct_size = sizeof(params), .session = s->session, .whole = s->whole, .vocab = s->vocab};
+    return ok(s, vt_verifier_new(&params, &s->verifier, s->err, sizeof(s->err))) &&
+           ok(s, vt_verifier_begin(s->verifier, s->chain, s->err, sizeof(s->err)));
+}
+
+static bool generate(struct program * s, int n_predict, bool verify) {
     s->chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(s->chain, llama_sampler_init_greedy());  // the chain frees it
 
@@ -207,8 +220,7 @@ static bool generate(struct session * s, int n_predict, bool verify) {
     if (!ok(s, vt_head_append(s->head, s->tokens, s->n_tokens, NULL, s->err, sizeof(s->err)))) {
         return false;
     }
-    if (verify && (!ok(s, vt_exact_new(s->hook, s->vocab, VT_PLACEMENT_MAPPED, s->max_block, &s->exact, s->err, sizeof(s->err))) ||
-                   !ok(s, vt_exact_begin(s->exact, s->chain, s->err, sizeof(s->err))))) {
+    if (verify && !make_verifier(s)) {
         return false;
     }
     int32_t         token = 0;
@@ -233,13 +245,14 @@ static bool generate(struct session * s, int n_predict, bool verify) {
 }
 
 // in the opposite order; every one of these takes NULL
-static void close_session(struct session * s) {
-    vt_exact_free(s->exact);
+static void close_all(struct program * s) {
+    vt_verifier_free(s->verifier);
+    vt_whole_head_free(s->whole);
     llama_sampler_free(s->chain);
     llama_free(s->ctx);
     llama_model_free(s->core);
     free(s->tokens);
-    vt_hook_free(s->hook);
+    vt_session_free(s->session);
     vt_head_free(s->head);
     llama_model_free(s->tokenizer);
     vt_store_free(s->store);
@@ -254,10 +267,10 @@ int main(int argc, char ** argv) {
     }
     llama_log_set(log_errors, NULL);
     llama_backend_init();
-    struct session s = {0};
+    struct program s = {0};
     const bool done = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
                       tokenize(&s, argv[4]) && open_core(&s, argv[1], n_predict, n_threads) && generate(&s, n_predict, strcmp(argv[3], "exact") == 0);
-    close_session(&s);
+    close_all(&s);
     llama_backend_free();
     return done ? 0 : 1;
 }

@@ -1,17 +1,21 @@
 /*
- * vocabtailor.h - a vocabulary store, an active-set LM head and a hook for llama.cpp contexts, in plain C.
+ * vocabtailor.h - a vocabulary store, an active-set LM head and sessions on llama.cpp contexts, in plain C.
  *
- *   NAME.vocab.gguf -> vt_store            embedding rows, read when they are needed
- *   vt_store        -> vt_head             the LM head over the active set of token ids
- *   llama_context of NAME.core.gguf + vt_store + vt_head -> vt_hook   decode, logits, sample
+ *   NAME.vocab.gguf -> vt_store         embedding rows, read when they are needed           shared, never changes
+ *   vt_store        -> vt_whole_head    the LM head over the whole vocabulary, for proofs   shared, never changes
+ *   vt_store        -> vt_head          the LM head over the active set; static rows can be shared
+ *   llama_context of NAME.core.gguf + vt_store + vt_head -> vt_session    decode, logits, sample   one for each text
+ *   vt_session + vt_whole_head -> vt_verifier    the whole vocabulary's tokens, request by request
  *
  * Conventions
  *   - Functions that can fail return a vt_status; 0 is success. On failure a one-line text is written to
- *     err[0 .. n_err), always terminated; err may be NULL when n_err is 0.
+ *     err[0 .. n_err), always terminated; err may be NULL when n_err is 0. A refused call changes nothing.
  *   - Every vt_*_open / vt_*_new is paired with vt_*_free, and free(NULL) is allowed.
- *   - An object is used by one thread at a time; a second concurrent call fails with VT_ERROR_BUSY.
+ *   - Parameter structs begin with struct_size, which is sizeof of the struct. What is 0 has its default.
+ *   - A vt_store, a vt_whole_head and a vt_gguf may be used by any number of threads. A head, a session and a verifier are
+ *     used by one thread at a time, with those they were made of: a second concurrent call fails with VT_ERROR_BUSY.
  *   - Pointers that an object hands out stay valid until its next call or its free.
- *   - Nothing keeps what it was made from alive: free vt_exact, then hook, then head, then store.
+ *   - Nothing keeps what it was made from alive: free verifier, then session, then head and whole head, then store.
  */
 #ifndef VOCABTAILOR_H
 #define VOCABTAILOR_H
@@ -26,8 +30,8 @@ extern "C" {
 
 /* -- declarations: plain C, read as they stand by the Python binding -- */
 
-struct ggml_tensor;
 struct llama_context;
+struct llama_context_params;
 struct llama_sampler;
 struct llama_vocab;
 
@@ -94,11 +98,6 @@ vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_tensor * out
 
 typedef struct vt_store vt_store;
 
-typedef enum vt_table {
-    VT_TABLE_EMBEDDING = 0, /* token_embd.weight */
-    VT_TABLE_HEAD      = 1  /* output.weight, or token_embd.weight of a tied model */
-} vt_table;
-
 typedef struct vt_store_info {
     char     architecture[64];
     char     pair_id[65];
@@ -108,6 +107,7 @@ typedef struct vt_store_info {
     int64_t  n_embd;
     int32_t  tied; /* 1: the head is the embedding table */
     int32_t  has_bias;
+    int32_t  stub_rows;      /* of the core */
     int32_t  embedding_type; /* enum ggml_type */
     int32_t  head_type;
     uint64_t embedding_row_bytes;
@@ -115,8 +115,8 @@ typedef struct vt_store_info {
     int64_t  n_per_layer; /* values of a row of per_layer_token_embd.weight, 0 without such a table */
     int32_t  per_layer_type;
     uint64_t per_layer_row_bytes;
-    float    logit_scale;     /* factor on logits, 1 for none */
-    float    logit_softcap;   /* cap * tanh(logit / cap), 0 for none */
+    float    logit_scale;   /* factor on logits, 1 for none */
+    float    logit_softcap; /* cap * tanh(logit / cap), 0 for none */
 } vt_store_info;
 
 vt_status vt_store_open(const char * path, vt_store ** out, char * err, size_t n_err);
@@ -126,25 +126,36 @@ vt_status vt_store_get_info(const vt_store * s, vt_store_info * out);
 /* out: (n, n_embd) f32, row-major; n_out is its size in floats */
 vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err);
 
-/* out: (n, row_bytes) as stored */
-vt_status vt_store_raw_rows(vt_store * s, vt_table table, const int32_t * ids, size_t n, uint8_t * out, size_t n_out, char * err, size_t n_err);
-
 /* rows read from the file so far */
 uint64_t vt_store_n_read(const vt_store * s);
 
 /* check every row's data (finite scales) with ggml */
 vt_status vt_store_validate_data(vt_store * s, char * err, size_t n_err);
 
+/* check that path is a core before llama.cpp loads it, and where store is not NULL that it is the store's. llama.cpp allocates
+ * by a file's vocab_size before it looks at the tensors. */
+vt_status vt_core_check(const char * path, const vt_store * store, char * err, size_t n_err);
+
 /* ---- active-set LM head ---- */
 
 typedef struct vt_head vt_head;
 
+typedef struct vt_head_info {
+    size_t   n_static;
+    size_t   n_rows;
+    uint64_t n_bytes; /* memory held for rows, ids and logits, shared rows included */
+} vt_head_info;
+
 /* store must outlive the head */
 vt_status vt_head_new(vt_store * store, vt_head ** out, char * err, size_t n_err);
+
+/* a head with the static rows of another one, in the same memory; rows that are appended to either are its own. A head that
+ * replaces static rows which others have takes a copy first. */
+vt_status vt_head_share(vt_head * h, vt_head ** out, char * err, size_t n_err);
 void      vt_head_free(vt_head * h);
 
 /* replace the whole set by these ids, in this order, duplicates ignored; they become the static rows.
- * Rows that are already in memory at the same place are not read again. */
+ * Static rows that are already in memory at the same place are not read again. */
 vt_status vt_head_set_static(vt_head * h, const int32_t * ids, size_t n, char * err, size_t n_err);
 
 /* add ids that are not in the set yet, in order of first appearance, after the rows that are there */
@@ -153,87 +164,120 @@ vt_status vt_head_append(vt_head * h, const int32_t * ids, size_t n, size_t * n_
 /* back to the static rows; reads nothing */
 vt_status vt_head_reset(vt_head * h, char * err, size_t n_err);
 
-size_t          vt_head_n_static(const vt_head * h);
-size_t          vt_head_n_rows(const vt_head * h);
-const int32_t * vt_head_ids(const vt_head * h);     /* (n_rows,) row order: static rows, then appended ones */
-uint64_t        vt_head_n_bytes(const vt_head * h); /* memory held for rows, ids and logits */
+vt_status vt_head_get_info(vt_head * h, vt_head_info * out, char * err, size_t n_err);
+
+/* ids in row order, static rows, then appended ones; writes up to n_ids, *n is their number in any case */
+vt_status vt_head_get_ids(vt_head * h, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 /* hidden: (n_hidden, n_embd) f32; logits: (n_hidden, n_rows) f32, transformed as the model does */
 vt_status vt_head_compute(vt_head * h, const float * hidden, size_t n_hidden, int32_t n_threads, float * logits, size_t n_logits, char * err,
                           size_t n_err);
 
-/* ---- hook: one llama_context of the core, a store and a head ---- */
+/* name of ggml's buffer type for a (n_rows, n_embd) LM head of a ggml_type on this machine, such as CPU, CPU_REPACK, AMX */
+vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err);
 
-typedef struct vt_hook vt_hook;
+/* ---- session: one llama_context of the core, a sequence in it, and the hidden states of its last batch ---- */
 
-/* store and head must outlive the hook; head may be NULL when only hidden states are wanted,
- * store too when the context takes token ids itself (an unsplit model) */
-vt_status vt_hook_new(vt_store * store, vt_head * head, vt_hook ** out, char * err, size_t n_err);
-void      vt_hook_free(vt_hook * k);
+typedef struct vt_session vt_session;
 
-/* goes into llama_context_params.cb_eval, with the hook as cb_eval_user_data; it notes the LM head's input */
-bool vt_hook_eval_callback(struct ggml_tensor * t, bool ask, void * hook);
+typedef struct vt_session_params {
+    size_t     struct_size;
+    vt_store * store;  /* NULL where the context takes token ids itself (an unsplit model) */
+    vt_head *  head;   /* NULL where only hidden states are wanted */
+    int32_t    seq_id; /* of the tokens in the context's memory */
+} vt_session_params;
 
-/* ctx must have been created with the callback above */
-vt_status vt_hook_attach(vt_hook * k, struct llama_context * ctx, char * err, size_t n_err);
-
-/* decode n tokens of sequence 0 at positions pos0 .. pos0 + n. outputs: (n,) 0 or 1 per token, or NULL for the
- * last one only. Earlier outputs are dropped. The batch is cut at the context's n_batch. */
-vt_status vt_hook_decode(vt_hook * k, const int32_t * tokens, size_t n, int32_t pos0, const int8_t * outputs, char * err, size_t n_err);
-
-size_t        vt_hook_n_outputs(const vt_hook * k);
-const float * vt_hook_hidden(const vt_hook * k); /* (n_outputs, n_embd) f32: the input of the LM head */
-
-/* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_ids */
-vt_status vt_hook_logits(vt_hook * k, size_t i, const float ** logits, char * err, size_t n_err);
-
-/* apply chain to the candidates of output i, accept the choice, return its token id */
-vt_status vt_hook_sample(vt_hook * k, struct llama_sampler * chain, size_t i, int32_t * token, char * err, size_t n_err);
-
-typedef struct vt_hook_stats {
+typedef struct vt_session_stats {
     uint64_t n_decoded; /* tokens */
     uint64_t n_head;    /* hidden states multiplied with the head */
     int64_t  t_embed_us;
     int64_t  t_core_us;
     int64_t  t_head_us;
     int64_t  t_sample_us;
-    uint64_t n_bytes_hidden; /* memory held for embedding rows and hidden states */
+    uint64_t n_bytes_hidden; /* memory held for hidden states */
     uint64_t n_bytes_logits; /* memory held for logits and sampling candidates */
-} vt_hook_stats;
+} vt_session_stats;
 
-vt_status vt_hook_get_stats(const vt_hook * k, vt_hook_stats * out);
+/* store and head must outlive the session */
+vt_status vt_session_new(const vt_session_params * params, vt_session ** out, char * err, size_t n_err);
+void      vt_session_free(vt_session * s);
 
-/* ---- scan of a quantised matrix, the kernel under exact mode ---- */
+/* complete the parameters of the context: the session becomes its eval callback, and notes swa_full and n_outputs_max. The
+ * session must outlive the context. */
+vt_status vt_session_prepare(vt_session * s, struct llama_context_params * params, char * err, size_t n_err);
 
-typedef struct vt_scan_hit {
-    int32_t row;
-    int32_t state;
-    float   value; /* logit */
-} vt_scan_hit;
+/* ctx: made with those parameters, from the core of the store. It belongs to one session. */
+vt_status vt_session_attach(vt_session * s, struct llama_context * ctx, char * err, size_t n_err);
 
-/* instruction families that this CPU can run, the best first; NULL beyond the last */
-const char * vt_scan_kernel(size_t i);
+/* decode n tokens at positions pos .. pos + n, after dropping what lies at pos and beyond. outputs: (n,) 0 or 1 per token, or
+ * NULL for the last one only. Earlier outputs are dropped. The batch is cut at the context's n_batch. After VT_ERROR_COMPUTE or
+ * VT_ERROR_IO the text ends at pos, at 0 where the memory cannot go back. */
+vt_status vt_session_decode(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs, char * err, size_t n_err);
 
-/* every (row, state) whose logit is at least thresholds[state], by row, then state; writes up to n_hits, *n is their number
- * in any case. type: a ggml_type, Q8_0, Q4_0, Q4_K or Q6_K; rows: (n_rows, n_embd) of that type; hidden: (n_hidden, n_embd)
- * f32, at most 16 states; kernel: a name of vt_scan_kernel, or NULL for the best. margins: (n_hidden,), NULL or the bound of
- * each state on |value - ggml's logit|. */
-vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,
-                  const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n, float * margins, char * err,
-                  size_t n_err);
+/* tokens in the context's memory */
+vt_status vt_session_n_past(vt_session * s, int32_t * n, char * err, size_t n_err);
 
-/* ---- exact mode: the whole vocabulary's tokens at nearly the active set's cost ---- */
+/* whether the last tokens can be dropped so that what follows is as if they had never been: not in recurrent and hybrid models,
+ * nor behind a sliding window without swa_full */
+vt_status vt_session_can_truncate(vt_session * s, bool * can, char * err, size_t n_err);
 
-typedef struct vt_exact vt_exact;
+/* drop the tokens from pos on, and the outputs; an error where the memory refuses, and nothing has changed then */
+vt_status vt_session_truncate(vt_session * s, int32_t pos, char * err, size_t n_err);
 
-/* where the whole head lies */
+/* the input of the LM head for each output, (n_outputs, n_embd) f32; writes up to n_hidden floats, *n_outputs in any case */
+vt_status vt_session_get_hidden(vt_session * s, float * hidden, size_t n_hidden, size_t * n_outputs, char * err, size_t n_err);
+
+/* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_get_ids */
+vt_status vt_session_logits(vt_session * s, size_t i, const float ** logits, char * err, size_t n_err);
+
+/* apply chain to the candidates of output i, accept the choice, return its token id */
+vt_status vt_session_sample(vt_session * s, struct llama_sampler * chain, size_t i, int32_t * token, char * err, size_t n_err);
+
+vt_status vt_session_get_stats(vt_session * s, vt_session_stats * out, char * err, size_t n_err);
+
+/* ---- the whole head ---- */
+
+typedef struct vt_whole_head vt_whole_head;
+
+/* where it lies */
 typedef enum vt_placement {
     VT_PLACEMENT_MEMORY   = 0, /* read once, kept in memory */
     VT_PLACEMENT_MAPPED   = 1, /* pages of the store's file, which must not shrink; in memory on Windows */
     VT_PLACEMENT_STREAMED = 2  /* read through a buffer of some MB at each verification */
 } vt_placement;
 
-typedef struct vt_exact_stats {
+typedef struct vt_whole_head_params {
+    size_t  struct_size;
+    int32_t placement; /* a vt_placement */
+    int32_t n_threads; /* while it is made; 0 for one */
+} vt_whole_head_params;
+
+typedef struct vt_whole_head_info {
+    uint64_t n_bytes;    /* memory held; mapped pages are not counted */
+    int32_t  own_kernel; /* 1: scanned by our own kernel, 0: by ggml's product */
+} vt_whole_head_info;
+
+/* store must outlive it */
+vt_status vt_whole_head_new(vt_store * store, const vt_whole_head_params * params, vt_whole_head ** out, char * err, size_t n_err);
+void      vt_whole_head_free(vt_whole_head * w);
+vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err);
+
+/* instruction families that this CPU can scan with, the best first; NULL beyond the last */
+const char * vt_scan_kernel(size_t i);
+
+/* ---- verifier: the whole vocabulary's tokens at nearly the active set's cost ---- */
+
+typedef struct vt_verifier vt_verifier;
+
+typedef struct vt_verifier_params {
+    size_t                     struct_size;
+    vt_session *               session;   /* attached, with a store and a head */
+    vt_whole_head *            whole;     /* of the same store */
+    const struct llama_vocab * vocab;     /* of the store; drafts end at its end-of-generation tokens */
+    size_t                     max_block; /* tokens drafted before they are verified, at most 16; 0 for 16. 1 where the session cannot truncate. */
+} vt_verifier_params;
+
+typedef struct vt_verifier_stats {
     uint64_t n_tokens; /* given */
     uint64_t n_drafted;
     uint64_t n_rejected; /* drafted tokens that were not the whole vocabulary's */
@@ -241,49 +285,55 @@ typedef struct vt_exact_stats {
     uint64_t n_whole;    /* decisions on logits of the whole vocabulary */
     int64_t  t_draft_us; /* decoding, active head and chain */
     int64_t  t_verify_us;
-    double   acceptance; /* share of drafted tokens that were confirmed, lately */
-    uint64_t n_bytes;    /* memory held for the whole head; mapped pages are not counted */
-    uint64_t n_audited;  /* tokens of vt_exact_audit */
-    uint64_t n_outside;  /* of them outside the active set */
-    int32_t  own_kernel; /* 1: the head is scanned by our own kernel, 0: by ggml's product */
-} vt_exact_stats;
+    int64_t  t_head_us;   /* products and scans of both heads, in drafts and verification */
+    int64_t  t_sample_us; /* the chain, in drafts and verification */
+    double   acceptance;  /* share of drafted tokens that were confirmed, lately */
+    uint64_t n_bytes;     /* memory held */
+    uint64_t n_audited;   /* tokens of vt_verifier_audit */
+    uint64_t n_outside;   /* of them outside the active set */
+} vt_verifier_stats;
 
-/* hook must have a store and a head, be attached, and outlive this. vocab: of the store; drafts end at its end-of-generation tokens. placement: a
- * vt_placement. max_block: tokens drafted before they are verified, at most 16; 1 where the context's memory cannot drop its last tokens (recurrent
- * models, a sliding window without swa_full). */
-vt_status vt_exact_new(vt_hook * hook, const struct llama_vocab * vocab, int32_t placement, size_t max_block, vt_exact ** out, char * err,
-                       size_t n_err);
-void      vt_exact_free(vt_exact * e);
+/* session and whole must outlive it. It serves one request after the other; block lengths and counts go on. */
+vt_status vt_verifier_new(const vt_verifier_params * params, vt_verifier ** out, char * err, size_t n_err);
+void      vt_verifier_free(vt_verifier * v);
 
-/* count from now on how often these tokens are given although the active set has them; counts of those that were watched before go on */
-vt_status vt_exact_watch(vt_exact * e, const int32_t * tokens, size_t n, char * err, size_t n_err);
+/* a request: its text is what the session holds, and goes on by these functions alone; one that lasts is ended. The chain is
+ * cloned, and the clone goes on. Where it holds samplers that are not llama.cpp's own, chains, or adaptive-p, no clone would go
+ * on as it does: then the chain itself decides each token on the whole vocabulary, accepts it, and must outlive the request.
+ * Tokens that the chain has accepted before must be in the head's set, or its penalties must not raise logits. */
+vt_status vt_verifier_begin(vt_verifier * v, const struct llama_sampler * chain, char * err, size_t n_err);
 
-/* start with a chain; it is cloned, and the clone goes on. Where it holds samplers that are not llama.cpp's own, chains, or
- * adaptive-p, no clone would go on as it does: then the chain itself decides each token on the whole vocabulary, accepts
- * it, and must outlive the text. Tokens that the chain has accepted before must be in the head's set, or its penalties must
- * not raise logits. */
-vt_status vt_exact_begin(vt_exact * e, const struct llama_sampler * chain, char * err, size_t n_err);
+/* drop the chain, and drafts that were not given: session and text are as if there had been none */
+vt_status vt_verifier_end(vt_verifier * v, char * err, size_t n_err);
 
-/* the token that the chain chooses from the whole vocabulary after the n_tokens of the text, all of which were decoded with
- * vt_exact_eval. The chain accepts it. */
-vt_status vt_exact_sample(vt_exact * e, int32_t n_tokens, size_t max_block, int32_t * token, char * err, size_t n_err);
+/* tokens of the text */
+vt_status vt_verifier_n_past(vt_verifier * v, int32_t * n, char * err, size_t n_err);
 
-/* decode n tokens at position pos, unless they are the token that was just given and its draft is there already. The
- * context's memory beyond them is removed. */
-vt_status vt_exact_eval(vt_exact * e, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
+/* back to a text of pos tokens, the only way back; the chain stays as it is, and tokens must be decoded before the next sample */
+vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err, size_t n_err);
+
+/* the token that the chain chooses from the whole vocabulary after the text. The chain accepts it; the text has it once it is
+ * decoded. max_block: tokens that will be asked for at most. */
+vt_status vt_verifier_sample(vt_verifier * v, size_t max_block, int32_t * token, char * err, size_t n_err);
+
+/* the text goes on with n tokens; that is free for the token that was just given where its draft is there already */
+vt_status vt_verifier_decode(vt_verifier * v, const int32_t * tokens, size_t n, char * err, size_t n_err);
 
 /* the token that chain would choose now from the whole vocabulary; neither chain, text nor active set change. A chain that
- * cannot be cloned (see vt_exact_begin) is refused. */
-vt_status vt_exact_audit(vt_exact * e, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
+ * cannot be cloned (see vt_verifier_begin) is refused. */
+vt_status vt_verifier_audit(vt_verifier * v, const struct llama_sampler * chain, int32_t * token, char * err, size_t n_err);
+
+/* count from now on how often these tokens are given although the active set has them; counts of those that were watched before go on */
+vt_status vt_verifier_watch(vt_verifier * v, const int32_t * tokens, size_t n, char * err, size_t n_err);
 
 /* tokens that were given, or found by an audit, although the active set lacked them, ascending, and how often; writes up to n_ids, *n is their
  * number in any case */
-vt_status vt_exact_missed(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
+vt_status vt_verifier_missed(vt_verifier * v, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 /* the same of watched tokens, those that were never given included */
-vt_status vt_exact_watched(const vt_exact * e, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
+vt_status vt_verifier_watched(vt_verifier * v, int32_t * ids, uint64_t * counts, size_t n_ids, size_t * n, char * err, size_t n_err);
 
-vt_status vt_exact_get_stats(const vt_exact * e, vt_exact_stats * out);
+vt_status vt_verifier_get_stats(vt_verifier * v, vt_verifier_stats * out, char * err, size_t n_err);
 
 /* ---- vocabulary ---- */
 
@@ -308,9 +358,6 @@ vt_status vt_variants_find(const vt_variants * v, const int32_t * ids, size_t n,
 
 /* name and geometry of a ggml type that can be decoded by row; VT_ERROR_ARGUMENT for others */
 vt_status vt_type_info(int32_t type, const char ** name, int64_t * block_size, uint64_t * type_size, char * err, size_t n_err);
-
-/* name of the buffer type that llama.cpp takes here for a (n_rows, n_embd) weight of a ggml type, such as "CPU" or "CPU_REPACK" */
-vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err);
 
 /* quantise n_rows rows of n_per_row values from one type to another through f32, with ggml */
 vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t n_src, int32_t dst_type, uint8_t * dst, size_t n_dst, int64_t n_rows,

@@ -16,6 +16,7 @@ from typing import Any
 
 import cffi
 import llama_cpp
+import numpy as np
 
 from vocabtailor_gguf.errors import (
     BadFileError,
@@ -116,6 +117,25 @@ def call(name: str, *args: Any) -> None:
     function: Callable[..., int] = getattr(lib(), name)
     error = ffi.new("char[]", _ERROR_SIZE)
     _raise_for(function(*args, error, _ERROR_SIZE), error)
+
+
+def params(ctype: str, **fields: Any) -> Any:
+    """Return a new parameter struct, which begins with its own size."""
+    out = ffi.new(f"{ctype} *", fields)
+    out.struct_size = ffi.sizeof(ctype)
+    return out
+
+
+def read_array(name: str, handle: Any, dtype: type[Any]) -> Any:
+    """Return what a function writes that takes an array, its size and where the number goes.
+
+    Another thread may add to it between the two calls; then there is what fits.
+    """
+    n = ffi.new("size_t *")
+    call(name, handle, ffi.NULL, 0, n)
+    out = np.empty(n[0], dtype=dtype)
+    call(name, handle, ffi.from_buffer(f"{np.dtype(dtype)}_t[]", out), out.size, n)
+    return out[: n[0]]
 
 
 def encode_path(path: str | os.PathLike[str]) -> bytes:

@@ -109,6 +109,15 @@ class VocabStore:
             )
         return out
 
+    def check_core(self, path: str | os.PathLike[str]) -> None:
+        """Check that a file is the core of this store.
+
+        Raises:
+            BadFileError: The file is malformed.
+            MismatchError: It is not a core, or another store's.
+        """
+        native.call("vt_core_check", native.encode_path(path), self.handle)
+
     def validate_data(self) -> None:
         """Check that every value of the tables is finite.
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.gguf.keys import EMBEDDING, PAIR_ID, SOURCE_SHA
-
-_MAX_STUB_ROWS = 4096
-_PAIR_KEYS = (
-    "general.architecture",
-    PAIR_ID,
-    SOURCE_SHA,
-    "vocabtailor.n_vocab",
-    "vocabtailor.n_embd",
-    "vocabtailor.tied",
-    "vocabtailor.stub_rows",
-)
 
 
 def read_pair(
@@ -36,13 +26,8 @@ def read_pair(
         raise MismatchError(
             f"{vocab.path}: key vocabtailor.kind: found {found!r}, expected 'vocab'"
         )
-    for key in _PAIR_KEYS:
-        ours, theirs = core.get(key), vocab.get(key)
-        if ours is None or ours != theirs:
-            raise MismatchError(
-                f"{core.path} and {vocab.path} do not belong together: key {key}: "
-                f"found {ours!r} and {theirs!r}"
-            )
+    with VocabStore(vocab_path) as store:
+        store.check_core(core_path)
     return core, vocab
 
 
@@ -63,19 +48,5 @@ def read_core(path: str | os.PathLike[str]) -> GGUFHeader:
         BadFileError: The file is malformed.
         MismatchError: It is not a core.
     """
-    core = GGUFHeader(path)
-    kind = core.get("vocabtailor.kind")
-    if kind != "core":
-        found = "an unsplit model" if kind is None else f"key vocabtailor.kind is {kind!r}"
-        raise MismatchError(f"{core.path}: {found}, expected the core of a split model")
-    arch = core.require("general.architecture", str)
-    stubs = core.require("vocabtailor.stub_rows", int)
-    size = core.require(f"{arch}.vocab_size", int)
-    table = core.tensors.get(EMBEDDING)
-    rows = table.ne[-1] if table else 0
-    if not 0 < stubs <= _MAX_STUB_ROWS or stubs != size or stubs != rows:
-        raise BadFileError(
-            f"{core.path}: {stubs} stub rows, vocab_size {size} and {rows} rows of {EMBEDDING}, "
-            f"expected the same number up to {_MAX_STUB_ROWS}"
-        )
-    return core
+    native.call("vt_core_check", native.encode_path(path), native.ffi.NULL)
+    return GGUFHeader(path)

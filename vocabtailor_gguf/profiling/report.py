@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.binding.hook import ActiveHead
+from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.profiling.coverage import Coverage, With
 from vocabtailor_gguf.profiling.profile import RECIPES, Profile

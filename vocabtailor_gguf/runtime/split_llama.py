@@ -13,7 +13,8 @@ import llama_cpp
 import numpy as np
 from llama_cpp import _internals as internals
 
-from vocabtailor_gguf.binding.hook import ActiveHead, Hook
+from vocabtailor_gguf.binding.head import ActiveHead
+from vocabtailor_gguf.binding.session import NativeSession
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.pair import read_core, sibling_store
@@ -36,7 +37,7 @@ def not_supported(what: str) -> NoReturn:
 
 
 class SplitLlama(llama_cpp.Llama):  # type: ignore[misc]
-    """The core, the store, a head and a hook, loaded and tied together.
+    """The core, the store, a head and a session, loaded and tied together.
 
     The store is loaded as a model that is only a vocabulary, so that all that concerns text is
     llama_cpp.Llama's own; the context is the core's.
@@ -76,12 +77,12 @@ class SplitLlama(llama_cpp.Llama):  # type: ignore[misc]
         try:
             self._load_tokenizer(core, vocab, kwargs)
             # llama_cpp.Llama has made the stack anew; freed in the opposite order: context, core,
-            # hook, head, store, tokenizer
+            # session, head, store, tokenizer
             self._stack.callback(self._store.close)
             self._head = ActiveHead(self._store)
             self._stack.callback(self._head.close)
-            self._hook = Hook(self._store, self._head)
-            self._stack.callback(self._hook.close)
+            self._session = NativeSession(self._store, self._head)
+            self._stack.callback(self._session.close)
             self._load_core(core)
         except BaseException:
             self.close()
@@ -126,7 +127,7 @@ class SplitLlama(llama_cpp.Llama):  # type: ignore[misc]
                 )
                 self._stack.callback(self._core.close)
                 before = process_memory()
-                self._hook.prepare(self.context_params)
+                self._session.prepare(self.context_params)
                 self._ctx = internals.LlamaContext(
                     model=self._core, params=self.context_params, verbose=self.verbose
                 )
@@ -134,7 +135,7 @@ class SplitLlama(llama_cpp.Llama):  # type: ignore[misc]
         except ValueError as e:
             raise BadFileError(f"{core}: {reason(log)}") from e
         self._context_bytes = max(0, process_memory().data - before.data)
-        self._hook.attach(self._ctx.ctx)
+        self._session.attach(self._ctx.ctx)
         self._n_ctx = self.n_ctx()
         self._is_recurrent = llama_cpp.llama_model_is_recurrent(self._core.model)
         self._is_hybrid = llama_cpp.llama_model_is_hybrid(self._core.model)

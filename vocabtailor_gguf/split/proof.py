@@ -20,7 +20,8 @@ import numpy.typing as npt
 from llama_cpp import _internals as internals
 
 from vocabtailor_gguf.atomic import temporary_folder
-from vocabtailor_gguf.binding.hook import ActiveHead, Hook
+from vocabtailor_gguf.binding.head import ActiveHead
+from vocabtailor_gguf.binding.session import NativeSession
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.child import mark, run_child
 from vocabtailor_gguf.errors import VocabTailorError
@@ -107,7 +108,7 @@ class _Run:
         self.head = ActiveHead(store) if store else None
         if self.head:
             self.head.set_static(ids)
-        self.hook = Hook(store, self.head)
+        self.session = NativeSession(store, self.head)
         model_params = llama_cpp.llama_model_default_params()
         model_params.n_gpu_layers = 0
         with collect_log(forward=False) as log:
@@ -123,23 +124,23 @@ class _Run:
         params.n_threads = params.n_threads_batch = 2
         params.n_outputs_max = _N_PREFILL // _EVERY + 2
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self.hook.prepare(params)
+        self.session.prepare(params)
         self.context = internals.LlamaContext(model=self.model, params=params, verbose=False)
-        self.hook.attach(self.context.ctx)
+        self.session.attach(self.context.ctx)
         self.ids = ids
 
     def decode(
         self, tokens: npt.NDArray[np.int32], pos: int, outputs: npt.NDArray[np.int8]
     ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
         """Return hidden states (B, n_embd) and logits at the ids, B times (n_ids,)."""
-        self.hook.decode(tokens, pos=pos, outputs=outputs)
-        return self.hook.hidden(), [
+        self.session.decode(tokens, pos=pos, outputs=outputs)
+        return self.session.hidden(), [
             self._logits(i, int(at)) for i, at in enumerate(np.flatnonzero(outputs))
         ]
 
     def _logits(self, i: int, at: int) -> npt.NDArray[np.float32]:
         if self.head:
-            return self.hook.logits(i)
+            return self.session.logits(i)
         n_vocab = self.model.n_vocab()
         pointer: Any = llama_cpp.llama_get_logits_ith(self.context.ctx, at)
         return np.ctypeslib.as_array(pointer, shape=(n_vocab,))[self.ids].copy()
@@ -147,7 +148,7 @@ class _Run:
     def close(self) -> None:
         self.context.close()
         self.model.close()
-        self.hook.close()
+        self.session.close()
         if self.head:
             self.head.close()
 

@@ -5,9 +5,12 @@
 #include "store/store.h"
 #include "vocabtailor.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstring>
 #include <new>
+#include <vector>
 
 #if defined(_WIN32)
 #    define VT_EXPORT __declspec(dllexport)
@@ -16,8 +19,7 @@
 #endif
 
 struct vt_store {
-    vt::store         impl;
-    std::atomic<bool> busy{false};
+    vt::store impl;
 
     explicit vt_store(const char * path) : impl(path) {}
 };
@@ -73,6 +75,22 @@ inline void require(bool ok, const char * what) {
     if (!ok) {
         throw error(VT_ERROR_ARGUMENT, what);
     }
+}
+
+// the caller's parameters, who may know fewer of them
+template <typename T> T read_params(const T * params) {
+    require(params != nullptr, "params must not be NULL");
+    require(params->struct_size >= sizeof(size_t) && params->struct_size <= sizeof(T), "struct_size is not that of the parameters");
+    T copy = {};
+    memcpy(&copy, params, params->struct_size);
+    return copy;
+}
+
+// copies what fits, and how many there are
+template <typename T> void copy_out(const std::vector<T> & from, T * out, size_t n_out, size_t * n) {
+    require(n != nullptr && (n_out == 0 || out != nullptr), "out and n must not be NULL");
+    std::copy_n(from.begin(), std::min(from.size(), n_out), out);
+    *n = from.size();
 }
 
 }  // namespace vt

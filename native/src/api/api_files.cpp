@@ -1,15 +1,12 @@
 // The C API: the library, files, and the types of tables.
 
 #include "api/api.h"
-#include "head/weight_layout.h"
-#include "scan/scan.h"
+#include "store/core.h"
 #include "store/gguf.h"
 #include "store/quantize.h"
 
 #include <cstring>
 #include <llama.h>
-#include <string>
-#include <vector>
 
 struct vt_gguf {
     vt::gguf impl;
@@ -126,22 +123,8 @@ VT_EXPORT vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, f
     return guard(err, n_err, [&] {
         require(s != nullptr && (n == 0 || (ids != nullptr && out != nullptr)), "store, ids and out must not be NULL");
         require(n_out / static_cast<size_t>(s->impl.info().n_embd) >= n, "out is too small");
-        const lock l(s);
         s->impl.check_ids(ids, n);
-        s->impl.rows(s->impl.get_table(VT_TABLE_EMBEDDING), ids, n, out);
-    });
-}
-
-VT_EXPORT vt_status vt_store_raw_rows(vt_store * s, vt_table table, const int32_t * ids, size_t n, uint8_t * out, size_t n_out, char * err,
-                                      size_t n_err) {
-    return guard(err, n_err, [&] {
-        require(s != nullptr && (n == 0 || (ids != nullptr && out != nullptr)), "store, ids and out must not be NULL");
-        require(table == VT_TABLE_EMBEDDING || table == VT_TABLE_HEAD, "no such table");
-        const vt::table & t = s->impl.get_table(table);
-        require(n_out / t.row_bytes >= n, "out is too small");
-        const lock l(s);
-        s->impl.check_ids(ids, n);
-        s->impl.read_rows(t, ids, n, out);
+        s->impl.rows(s->impl.get_table(table_id::embedding), ids, n, out);
     });
 }
 
@@ -152,8 +135,16 @@ VT_EXPORT uint64_t vt_store_n_read(const vt_store * s) {
 VT_EXPORT vt_status vt_store_validate_data(vt_store * s, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(s != nullptr, "store must not be NULL");
-        const lock l(s);
         s->impl.validate_data();
+    });
+}
+
+// ---- core ----
+
+VT_EXPORT vt_status vt_core_check(const char * path, const vt_store * store, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(path != nullptr, "path must not be NULL");
+        vt::check_core(path, store ? &store->impl : nullptr);
     });
 }
 
@@ -169,60 +160,11 @@ VT_EXPORT vt_status vt_type_info(int32_t type, const char ** name, int64_t * blo
     });
 }
 
-VT_EXPORT vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err) {
-    return guard(err, n_err, [&] {
-        require(name != nullptr && n_name > 0, "name must not be NULL or empty");
-        check_row_type(type);
-        const ggml_type t = static_cast<ggml_type>(type);
-        require(n_embd > 0 && n_embd <= INT32_MAX && n_rows > 0 && n_rows <= INT32_MAX && n_embd % ggml_blck_size(t) == 0,
-                "the weight has no such shape");
-        snprintf(name, n_name, "%s", ggml_backend_buft_name(pick_weight_layout(t, n_embd, n_rows).buft));
-    });
-}
-
 VT_EXPORT vt_status vt_requantize(int32_t src_type, const uint8_t * src, size_t n_src, int32_t dst_type, uint8_t * dst, size_t n_dst, int64_t n_rows,
                                   int64_t n_per_row, int32_t n_threads, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(src != nullptr && dst != nullptr, "src and dst must not be NULL");
         vt::requantize(src_type, src, n_src, dst_type, dst, n_dst, n_rows, n_per_row, n_threads);
-    });
-}
-
-// ---- scan ----
-
-VT_EXPORT const char * vt_scan_kernel(size_t i) {
-    const std::vector<const scan_kernel *> kernels = scan_kernels();
-    return i < kernels.size() ? kernels[i]->name : nullptr;
-}
-
-VT_EXPORT vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden,
-                            size_t n_hidden, const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n,
-                            float * margins, char * err, size_t n_err) {
-    return guard(err, n_err, [&] {
-        require(rows != nullptr && hidden != nullptr && thresholds != nullptr && n != nullptr && (n_hits == 0 || hits != nullptr),
-                "rows, hidden, thresholds, hits and n must not be NULL");
-        require(n_embd > 0 && n_rows >= 0, "n_embd and n_rows must not be negative");
-        const scan_kernel * chosen = nullptr;
-        for (const scan_kernel * k : scan_kernels()) {
-            chosen = chosen == nullptr && kernel != nullptr && strcmp(kernel, k->name) == 0 ? k : chosen;
-        }
-        require(kernel == nullptr || chosen != nullptr, "this CPU has no such kernel");
-        const scan_format * f = find_scan_format(type);
-        require(f != nullptr, "the scan does not know this type");
-        const scan_matrix     m = {f, rows, n_rows, static_cast<size_t>(n_embd)};
-        const scan_states     states(*f, m.n_embd, hidden, n_hidden, chosen);
-        std::vector<scan_hit> found;
-        scan(m, states, thresholds, n_threads, found);
-        *n = found.size();
-        for (size_t i = 0; i < found.size() && i < n_hits; i++) {
-            hits[i] = {found[i].row, found[i].state, found[i].value};
-        }
-        if (margins != nullptr) {
-            const double norm = scan_max_row_norm(m, n_threads);
-            for (size_t i = 0; i < n_hidden; i++) {
-                margins[i] = states.margin(i, norm);
-            }
-        }
     });
 }
 

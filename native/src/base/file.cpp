@@ -61,10 +61,10 @@ void file::read_at(uint64_t offset, void * dst, size_t n) const {
 void file::advise_random() const {
 }
 
-mapping::mapping(const std::string & path, uint64_t offset, uint64_t n) {
+mapping::mapping(const file & f, uint64_t offset, uint64_t n) {
     (void) offset;
     (void) n;
-    throw error(VT_ERROR_IO, format("%s: mapped tables are not available on Windows", path.c_str()));
+    throw error(VT_ERROR_IO, format("%s: mapped tables are not available on Windows", f.path().c_str()));
 }
 
 mapping::~mapping() = default;
@@ -115,23 +115,19 @@ void file::advise_random() const {
 #    endif
 }
 
-mapping::mapping(const std::string & path, uint64_t offset, uint64_t n) {
-    const file     whole(path);
-    const int      fd   = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+// through the descriptor that the header was read from: another file may have the path by now
+mapping::mapping(const file & f, uint64_t offset, uint64_t n) {
     const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     const uint64_t skip = offset % page;
-    if (fd < 0 || whole.size() < n || whole.size() - n < offset) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        throw error(VT_ERROR_IO, format("%s: cannot be mapped: it is shorter than when it was opened", path.c_str()));
+    struct stat    st;
+    if (fstat(f.m_fd, &st) != 0 || static_cast<uint64_t>(st.st_size) < n || static_cast<uint64_t>(st.st_size) - n < offset) {
+        throw error(VT_ERROR_IO, format("%s: cannot be mapped: it is shorter than when it was opened", f.path().c_str()));
     }
     m_size = static_cast<size_t>(n + skip);
-    m_base = mmap(nullptr, m_size, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset - skip));
-    close(fd);
+    m_base = mmap(nullptr, m_size, PROT_READ, MAP_SHARED, f.m_fd, static_cast<off_t>(offset - skip));
     if (m_base == MAP_FAILED) {
         m_base = nullptr;
-        throw error(VT_ERROR_IO, format("%s: cannot be mapped: %s", path.c_str(), strerror(errno)));
+        throw error(VT_ERROR_IO, format("%s: cannot be mapped: %s", f.path().c_str(), strerror(errno)));
     }
     m_data = static_cast<const uint8_t *>(m_base) + skip;
 }

@@ -28,6 +28,8 @@ class file {
     void advise_random() const;
 
   private:
+    friend class mapping;
+
     std::string m_path;
     uint64_t    m_size = 0;
 #if defined(_WIN32)
@@ -37,11 +39,11 @@ class file {
 #endif
 };
 
-// Bytes of a file as memory that the page cache backs. A file that shrinks meanwhile kills the process, as it does with
+// Bytes of an open file as memory that the page cache backs. A file that shrinks meanwhile kills the process, as it does with
 // any mapped model, so this is only for the tables that exact mode reads whole at every step.
 class mapping {
   public:
-    mapping(const std::string & path, uint64_t offset, uint64_t n);
+    mapping(const file & f, uint64_t offset, uint64_t n);
     ~mapping();
 
     mapping(const mapping &)             = delete;

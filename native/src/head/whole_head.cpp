@@ -30,7 +30,7 @@ double norm(const float * x, size_t n) {
 
 // of the rows as ggml dequantises them
 double max_row_norm(store & s, int32_t n_threads) {
-    const table &        t      = s.get_table(VT_TABLE_HEAD);
+    const table &        t      = s.get_table(table_id::head);
     const size_t         n_cols = static_cast<size_t>(t.n_cols);
     const size_t         step   = chunk_rows(std::max(t.row_bytes, n_cols * sizeof(float)));
     std::vector<uint8_t> rows(step * t.row_bytes);
@@ -70,10 +70,7 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
     if (uses_kernel()) {
         place_scan_rows();
         m_max_row_norm = 0.0;
-        for_each_chunk(scan_chunk(), [&](size_t first, size_t n) {
-            read(first, n);
-            m_max_row_norm = std::max(m_max_row_norm, scan_max_row_norm(m_scan_rows, n_threads));
-        });
+        for_each_scan([&](size_t, const scan_matrix & rows) { m_max_row_norm = std::max(m_max_row_norm, scan_max_row_norm(rows, n_threads)); });
         if (!std::isfinite(m_max_row_norm)) {
             m_scan_rows = {};
             m_map.reset();
@@ -86,6 +83,7 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
 }
 
 void whole_head::expect_logits() {
+    const std::lock_guard<std::mutex> lock(m_product);
     // chunks of rows that are held all together need groups
     if (m_in_chunks && m_placement != VT_PLACEMENT_STREAMED && m_head.layout().has_groups) {
         m_head.set_all(m_placement == VT_PLACEMENT_MAPPED);
@@ -95,7 +93,7 @@ void whole_head::expect_logits() {
 
 // the rows as they lie in the file: those that ggml multiplies, pages of the file, or a copy
 void whole_head::place_scan_rows() {
-    const table & t      = m_store.get_table(VT_TABLE_HEAD);
+    const table & t      = m_store.get_table(table_id::head);
     const size_t  n_rows = static_cast<size_t>(t.n_rows);
     m_scan_rows.n_embd   = static_cast<size_t>(t.n_cols);
     m_scan_rows.n_rows   = t.n_rows;
@@ -105,29 +103,13 @@ void whole_head::place_scan_rows() {
     if (m_head.plain_rows() != nullptr && !m_in_chunks) {
         m_scan_rows.rows = m_head.plain_rows();
     } else if (m_placement == VT_PLACEMENT_MAPPED) {
-        m_map.reset(new mapping(m_store.path(), t.offset, checked_mul(t.row_bytes, n_rows)));
+        m_map            = m_store.map_table(t);
         m_scan_rows.rows = m_map->data();
     } else {
         m_rows.resize(n_rows * t.row_bytes);
         m_store.read_range(t, 0, n_rows, m_rows.data());
         m_scan_rows.rows = m_rows.data();
     }
-}
-
-size_t whole_head::scan_chunk() const {
-    return m_placement == VT_PLACEMENT_STREAMED ? chunk_rows(m_store.info().head_row_bytes) : static_cast<size_t>(m_store.info().n_vocab);
-}
-
-// a chunk of the rows for the scan, where they are streamed
-void whole_head::read(size_t first, size_t n) {
-    if (m_placement != VT_PLACEMENT_STREAMED) {
-        return;
-    }
-    const table & t = m_store.get_table(VT_TABLE_HEAD);
-    m_rows.resize(n * t.row_bytes);
-    m_store.read_range(t, first, n, m_rows.data());
-    m_scan_rows.rows   = m_rows.data();
-    m_scan_rows.n_rows = static_cast<int64_t>(n);
 }
 
 template <typename F> void whole_head::for_each_chunk(size_t chunk, F && use) {
@@ -138,6 +120,28 @@ template <typename F> void whole_head::for_each_chunk(size_t chunk, F && use) {
         use(first, n);
         first += n;
     }
+}
+
+template <typename F> void whole_head::for_each_scan(F && use) {
+    if (m_placement != VT_PLACEMENT_STREAMED) {
+        use(0, m_scan_rows);
+        return;
+    }
+    const table &        t    = m_store.get_table(table_id::head);
+    scan_matrix          rows = m_scan_rows;
+    std::vector<uint8_t> buffer;
+    for_each_chunk(chunk_rows(t.row_bytes), [&](size_t first, size_t n) {
+        buffer.resize(n * t.row_bytes);
+        m_store.read_range(t, first, n, buffer.data());
+        rows.rows   = buffer.data();
+        rows.n_rows = static_cast<int64_t>(n);
+        use(first, rows);
+    });
+}
+
+size_t whole_head::n_bytes() {
+    const std::lock_guard<std::mutex> lock(m_product);
+    return m_head.n_bytes() + m_rows.capacity() + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float);
 }
 
 size_t whole_head::bring(size_t first, size_t n) {
@@ -151,6 +155,7 @@ size_t whole_head::bring(size_t first, size_t n) {
 }
 
 void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
+    const std::lock_guard<std::mutex> lock(m_product);
     for_each_chunk(m_in_chunks ? chunk_rows(m_store.info().head_row_bytes) : static_cast<size_t>(m_store.info().n_vocab),
                    [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, bring(first, n), n, out + first); });
 }
@@ -204,10 +209,9 @@ void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * t
         lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
         least[i]              = lowered[i] - m_max_bias - slack;
     }
-    for_each_chunk(scan_chunk(), [&](size_t first, size_t n) {
+    for_each_scan([&](size_t first, const scan_matrix & rows) {
         const size_t before = hits.size();
-        read(first, n);
-        scan(m_scan_rows, states, least.data(), n_threads, hits);
+        scan(rows, states, least.data(), n_threads, hits);
         for (size_t i = before; i < hits.size(); i++) {
             hits[i].row += static_cast<int32_t>(first);
         }
@@ -230,8 +234,9 @@ bool whole_head::sums_are_halves() const {
 }
 
 void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
-    const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
-    std::vector<float> lowered(n_hidden);
+    const std::lock_guard<std::mutex> lock(m_product);
+    const size_t                      n_embd = static_cast<size_t>(m_store.info().n_embd);
+    std::vector<float>                lowered(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
         lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
     }

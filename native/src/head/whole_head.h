@@ -1,12 +1,17 @@
 // The LM head over the whole vocabulary, as exact mode asks for it: not for logits, but for the rows that reach a
 // threshold.
+//
+// It is shared by all texts of a model. What a scan reads never changes and what it writes is its own, so scans run side by
+// side; ggml's products share their buffers, so they wait for one another.
 #pragma once
 
 #include "head/head.h"
 #include "scan/scan.h"
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace vt {
@@ -28,18 +33,20 @@ class whole_head {
     // whether logits need no more than one product
     bool has_logits() const { return !m_in_chunks; }
 
-    size_t n_bytes() const { return m_head.n_bytes() + m_rows.capacity() + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float); }
+    size_t n_bytes();
+    bool   uses_kernel() const { return m_scan_rows.format != nullptr; }
 
-    bool uses_kernel() const { return m_scan_rows.format != nullptr; }
+    store & get_store() { return m_store; }
 
   private:
     store &                  m_store;
     vt_placement             m_placement;
-    head                     m_head;  // all rows, or those of a chunk
-    bool                     m_in_chunks = true;
+    std::mutex               m_product;  // held while m_head and m_chunk are in use
+    head                     m_head;     // all rows, or those of a chunk
+    std::atomic<bool>        m_in_chunks{true};
     scan_matrix              m_scan_rows = {};  // for our own kernel; without a format where it does not fit
     std::unique_ptr<mapping> m_map;             // of the file's rows,
-    std::vector<uint8_t>     m_rows;            // or a copy of them, or of a chunk
+    std::vector<uint8_t>     m_rows;            // or a copy of them
     double                   m_max_row_norm = 0.0;
     std::vector<float>       m_bias;  // (n_vocab,), empty where the head has none
     float                    m_max_bias = 0.0f;
@@ -48,10 +55,10 @@ class whole_head {
     // calls use(first, n) for chunks of all rows
     template <typename F> void for_each_chunk(size_t chunk, F && use);
 
-    size_t scan_chunk() const;
+    // calls use(first, rows) for all rows as they lie in the file, in chunks where they are streamed
+    template <typename F> void for_each_scan(F && use);
 
     void place_scan_rows();
-    void read(size_t first, size_t n);
 
     // first row of a chunk in m_head, which is filled with it where it holds one chunk only
     size_t bring(size_t first, size_t n);

@@ -275,11 +275,6 @@ const gguf::key * gguf::find_key(const std::string & name) const {
     return it == m_key_index.end() ? nullptr : &m_keys[it->second];
 }
 
-const gguf::tensor * gguf::find_tensor(const std::string & name) const {
-    const auto it = m_tensor_index.find(name);
-    return it == m_tensor_index.end() ? nullptr : &m_tensors[it->second];
-}
-
 const gguf::key & gguf::require(const std::string & name, gguf_type type) const {
     const key * k = find_key(name);
     if (k == nullptr) {

@@ -64,8 +64,7 @@ class gguf {
     uint64_t                     alignment() const { return m_alignment; }
     uint64_t                     data_offset() const { return m_data_offset; }
 
-    const key *    find_key(const std::string & name) const;
-    const tensor * find_tensor(const std::string & name) const;
+    const key * find_key(const std::string & name) const;
 
     // values of keys; a missing key or another type is an error that names it
     const key & require(const std::string & name, gguf_type type) const;

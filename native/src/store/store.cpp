@@ -15,7 +15,6 @@ namespace vt {
 namespace {
 
 constexpr uint32_t FORMAT_VERSION = 1;
-constexpr uint32_t MAX_STUB_ROWS  = 4096;
 constexpr int64_t  MAX_EMBD       = 1 << 20;   // no model is near it; every buffer for a row has a limit so
 constexpr size_t   READ_CHUNK     = 1u << 20;  // bytes
 
@@ -114,6 +113,7 @@ void store::read_own_keys(const gguf & g) {
     if (stubs < 1 || stubs > MAX_STUB_ROWS) {
         g.fail(format("key vocabtailor.stub_rows: found %u, expected 1 to %u", stubs, MAX_STUB_ROWS));
     }
+    m_info.stub_rows     = stubs;
     m_info.logit_scale   = finite_f32(g, "vocabtailor.logit_scale");
     m_info.logit_softcap = finite_f32(g, "vocabtailor.logit_softcap");
     if (m_info.logit_softcap < 0.0f) {
@@ -232,6 +232,10 @@ void store::read_rows(const table & t, const int32_t * ids, size_t n, uint8_t * 
 void store::read_range(const table & t, size_t first, size_t n, uint8_t * out) {
     m_file->read_at(t.offset + static_cast<uint64_t>(first) * t.row_bytes, out, n * t.row_bytes);
     m_n_read += n;
+}
+
+std::unique_ptr<mapping> store::map_table(const table & t) const {
+    return std::unique_ptr<mapping>(new mapping(*m_file, t.offset, checked_mul(t.row_bytes, static_cast<uint64_t>(t.n_rows))));
 }
 
 void store::rows(const table & t, const int32_t * ids, size_t n, float * out) {

@@ -14,6 +14,8 @@
 
 namespace vt {
 
+constexpr uint32_t MAX_STUB_ROWS = 4096;  // of a core
+
 // a (n_rows, n_cols) table of some ggml type inside the file
 struct table {
     int32_t  type      = 0;
@@ -23,12 +25,17 @@ struct table {
     size_t   row_bytes = 0;
 };
 
+enum class table_id {
+    embedding,  // token_embd.weight
+    head        // output.weight, or token_embd.weight of a tied model
+};
+
 class store {
   public:
     explicit store(const std::string & path);
 
     const vt_store_info & info() const { return m_info; }
-    const table &         get_table(vt_table which) const { return which == VT_TABLE_HEAD ? m_head : m_embedding; }
+    const table &         get_table(table_id which) const { return which == table_id::head ? m_head : m_embedding; }
     const table *         per_layer() const { return m_info.n_per_layer > 0 ? &m_per_layer : nullptr; }
     const table *         bias() const { return m_info.has_bias ? &m_bias : nullptr; }
     uint64_t              n_read() const { return m_n_read; }
@@ -41,6 +48,9 @@ class store {
 
     // rows first .. first + n, which must be there
     void read_range(const table & t, size_t first, size_t n, uint8_t * out);
+
+    // the whole table as pages of the open file
+    std::unique_ptr<mapping> map_table(const table & t) const;
 
     // out: (n, t.n_cols) f32; ids must have been checked
     void rows(const table & t, const int32_t * ids, size_t n, float * out);

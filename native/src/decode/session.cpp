@@ -1,0 +1,322 @@
+#include "decode/session.h"
+
+#include "base/error.h"
+#include "base/stopwatch.h"
+#include "store/core.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace vt {
+
+namespace {
+
+std::string meta_string(const llama_model * model, const char * key) {
+    char buf[128];
+    return llama_model_meta_val_str(model, key, buf, sizeof(buf)) < 0 ? std::string() : std::string(buf);
+}
+
+bool is_head(const ggml_tensor * t) {
+    return t->op == GGML_OP_MUL_MAT && (strcmp(t->src[0]->name, "token_embd.weight") == 0 || strcmp(t->src[0]->name, "output.weight") == 0);
+}
+
+}  // namespace
+
+void session::prepare(const llama_context_params & params) {
+    m_keeps_all     = params.swa_full;
+    m_n_outputs_max = params.n_outputs_max == 0 ? SIZE_MAX : params.n_outputs_max;
+    m_is_prepared   = true;
+}
+
+void session::check_pair(const llama_model * model) const {
+    const auto same = [&](const char * key, const std::string & expected) {
+        const std::string found = meta_string(model, key);
+        if (found != expected) {
+            throw error(VT_ERROR_MISMATCH, format("core and store %s do not belong together: key %s: the core has \"%s\", expected \"%s\"",
+                                                  m_store->path().c_str(), key, found.c_str(), expected.c_str()));
+        }
+    };
+    same("vocabtailor.kind", "core");
+    for (const auto & entry : pair_keys(m_store->info())) {
+        same(entry.first.c_str(), entry.second);
+    }
+    if (llama_model_n_embd(model) != m_store->info().n_embd) {
+        throw error(VT_ERROR_MISMATCH, format("the core has hidden states of %d values, the store rows of %lld", llama_model_n_embd(model),
+                                              static_cast<long long>(m_store->info().n_embd)));
+    }
+    if (llama_vocab_n_tokens(llama_model_get_vocab(model)) != m_store->info().stub_rows) {
+        throw error(VT_ERROR_MISMATCH, "the core's vocab_size differs from its stub rows");
+    }
+}
+
+void session::attach(llama_context * ctx) {
+    const llama_model * model = llama_get_model(ctx);
+    if (!m_is_prepared) {
+        throw error(VT_ERROR_ARGUMENT, "the context's parameters were not prepared: call vt_session_prepare before it is made");
+    }
+    if (m_seq < 0 || static_cast<uint32_t>(m_seq) >= llama_n_seq_max(ctx)) {
+        throw error(VT_ERROR_ARGUMENT, format("sequence %d: the context has %u", m_seq, llama_n_seq_max(ctx)));
+    }
+    if (m_store != nullptr) {
+        check_pair(model);
+        m_lookups.reset(new lookups(*m_store, static_cast<size_t>(m_store->info().stub_rows)));
+    }
+    m_ctx    = ctx;
+    m_n_embd = static_cast<size_t>(llama_model_n_embd(model));
+    clear_hidden();
+}
+
+int32_t session::n_past() const {
+    return m_ctx == nullptr ? 0 : llama_memory_seq_pos_max(llama_get_memory(m_ctx), m_seq) + 1;
+}
+
+bool session::can_truncate() const {
+    if (m_ctx == nullptr) {
+        return false;
+    }
+    const llama_model * model = llama_get_model(m_ctx);
+    // a state has no last tokens; a short window has overwritten what lay before them
+    return !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model) && (m_keeps_all || llama_model_n_swa(model) == 0);
+}
+
+void session::clear_hidden() {
+    m_hidden.clear();
+    m_groups.clear();
+    m_logits_group = SIZE_MAX;
+}
+
+void session::truncate(int32_t pos) {
+    const int32_t n = n_past();
+    if (pos < 0 || pos > n) {
+        throw error(VT_ERROR_ARGUMENT, format("back to position %d: there are %d tokens", pos, n));
+    }
+    if (pos == n) {
+        return;
+    }
+    if (!llama_memory_seq_rm(llama_get_memory(m_ctx), m_seq, pos, -1)) {
+        throw error(VT_ERROR_ARGUMENT, format("the memory of this model cannot go back from position %d to %d, only to 0", n, pos));
+    }
+    clear_hidden();
+}
+
+// what a failed decode has left
+void session::drop(int32_t pos) {
+    clear_hidden();
+    llama_memory_t memory = llama_get_memory(m_ctx);
+    if (!llama_memory_seq_rm(memory, m_seq, pos, -1)) {
+        llama_memory_seq_rm(memory, m_seq, -1, -1);
+    }
+}
+
+bool session::on_node(ggml_tensor * t, bool ask) {
+    const bool ends = is_head(t);
+    if (!ends && (m_lookups == nullptr || !m_lookups->wants(t))) {
+        return !ask;
+    }
+    if (!ask && m_node_error.empty()) {
+        try {
+            if (!ends) {
+                m_lookups->replace(t);
+                return true;
+            }
+            if (m_lookups != nullptr) {
+                m_lookups->end_micro_batch();
+            }
+            capture(t->src[1]);
+        } catch (const std::exception & e) {
+            m_node_error = e.what();
+        }
+    }
+    return true;
+}
+
+void session::capture(const ggml_tensor * input) {
+    const size_t n = static_cast<size_t>(input->ne[1]);
+    if (input->type != GGML_TYPE_F32 || static_cast<size_t>(input->ne[0]) != m_n_embd || input->ne[2] != 1 || input->ne[3] != 1 ||
+        !ggml_is_contiguous(input)) {
+        throw error(VT_ERROR_COMPUTE, "the LM head's input has an unexpected layout");
+    }
+    if (n == 0) {
+        return;
+    }
+    const size_t first = n_outputs();
+    m_hidden.resize((first + n) * m_n_embd);
+    float * dst = m_hidden.data() + first * m_n_embd;
+    ggml_backend_tensor_get(input, dst, 0, n * m_n_embd * sizeof(float));
+    m_groups.push_back({first, n, m_tokens.size() > 1});
+    for (size_t i = 0; i < n * m_n_embd; i++) {
+        if (!std::isfinite(dst[i])) {
+            throw error(VT_ERROR_COMPUTE, format("the hidden state of output %zu is not finite at %zu", first + i / m_n_embd, i % m_n_embd));
+        }
+    }
+}
+
+void session::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
+    m_tokens.assign(tokens, tokens + n);
+    m_pos.resize(n);
+    for (size_t i = 0; i < n; i++) {
+        m_pos[i] = pos + static_cast<int32_t>(i);
+    }
+    m_n_seq.assign(n, 1);
+    m_seqs.assign(n, &m_seq);
+    m_output.assign(outputs, outputs + n);
+
+    llama_batch batch = {};
+    batch.n_tokens    = static_cast<int32_t>(n);
+    batch.token       = m_lookups != nullptr ? m_lookups->begin_batch(tokens, n).data() : m_tokens.data();
+    batch.pos         = m_pos.data();
+    batch.n_seq_id    = m_n_seq.data();
+    batch.seq_id      = m_seqs.data();
+    batch.logits      = m_output.data();
+
+    const size_t  before   = n_outputs();
+    const size_t  expected = static_cast<size_t>(std::count_if(outputs, outputs + n, [](int8_t x) { return x != 0; }));
+    const int64_t embed_us = m_lookups != nullptr ? m_lookups->time_us() : 0;
+    const int64_t start    = ggml_time_us();
+    const int32_t result   = llama_decode(m_ctx, batch);
+    m_stats.t_core_us += ggml_time_us() - start;
+    if (m_lookups != nullptr) {
+        m_stats.t_core_us -= m_lookups->time_us() - embed_us;
+        m_stats.t_embed_us = m_lookups->time_us();
+    }
+    if (!m_node_error.empty()) {
+        throw error(VT_ERROR_COMPUTE, m_node_error);
+    }
+    if (result != 0) {
+        throw error(VT_ERROR_COMPUTE, format("llama_decode of %zu tokens at position %d returned %d%s", n, pos, result,
+                                             result == 1 ? ": no room in the KV cache" : ""));
+    }
+    if (n_outputs() - before != expected || (m_lookups != nullptr && !m_lookups->is_done())) {
+        throw error(VT_ERROR_COMPUTE, format("%zu hidden states seen, expected %zu: was the context made with the parameters of vt_session_prepare?",
+                                             n_outputs() - before, expected));
+    }
+    m_stats.n_decoded += n;
+}
+
+// llama.cpp aborts where a micro-batch has more outputs than its context was made for
+void session::check_outputs(const int8_t * outputs, size_t n) const {
+    const size_t n_batch = llama_n_batch(m_ctx);
+    const size_t n_micro = llama_n_ubatch(m_ctx);
+    size_t       count   = 0;
+    for (size_t i = 0; i < n; i++) {
+        count = i % n_batch % n_micro == 0 ? 0 : count;
+        count += outputs[i] != 0;
+        if (count > m_n_outputs_max) {
+            throw error(VT_ERROR_ARGUMENT,
+                        format("%zu outputs in a micro-batch, the context has room for n_outputs_max = %zu", count, m_n_outputs_max));
+        }
+    }
+}
+
+void session::check(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) const {
+    if (m_ctx == nullptr) {
+        throw error(VT_ERROR_ARGUMENT, "no context is attached");
+    }
+    const uint64_t n_ctx = llama_n_ctx_seq(m_ctx);
+    if (n == 0 || pos < 0 || n > n_ctx || static_cast<uint64_t>(pos) > n_ctx - n) {
+        throw error(VT_ERROR_ARGUMENT, format("%zu tokens from position %d: expected at least one, and no more than n_ctx = %llu in all", n, pos,
+                                              static_cast<unsigned long long>(n_ctx)));
+    }
+    if (pos > n_past()) {
+        throw error(VT_ERROR_ARGUMENT, format("%zu tokens from position %d: there are %d tokens before", n, pos, n_past()));
+    }
+    if (m_store != nullptr) {
+        m_store->check_ids(tokens, n);
+    }
+    if (outputs != nullptr) {
+        check_outputs(outputs, n);
+    }
+}
+
+void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
+    check(tokens, n, pos, outputs);
+    std::vector<int8_t> last_only;
+    if (outputs == nullptr) {
+        last_only.assign(n, 0);
+        last_only.back() = 1;
+        outputs          = last_only.data();
+    }
+    truncate(pos);
+    clear_hidden();
+    m_node_error.clear();
+    const size_t n_batch = llama_n_batch(m_ctx);
+    try {
+        for (size_t i = 0; i < n; i += n_batch) {
+            decode_batch(tokens + i, std::min(n_batch, n - i), pos + static_cast<int32_t>(i), outputs + i);
+        }
+    } catch (...) {
+        drop(pos);
+        throw;
+    }
+}
+
+std::vector<float> session::last_hidden() const {
+    if (m_hidden.empty()) {
+        throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
+    }
+    return std::vector<float>(m_hidden.end() - static_cast<std::ptrdiff_t>(m_n_embd), m_hidden.end());
+}
+
+void session::restore(std::vector<float> hidden) {
+    m_hidden       = std::move(hidden);
+    m_groups       = {{0, 1, false}};
+    m_logits_group = SIZE_MAX;
+}
+
+const session::group & session::find_group(size_t i, size_t & index) const {
+    for (index = 0; index < m_groups.size(); index++) {
+        if (i - m_groups[index].first < m_groups[index].n) {
+            return m_groups[index];
+        }
+    }
+    throw error(VT_ERROR_ARGUMENT, format("output %zu: there are %zu", i, n_outputs()));
+}
+
+const float * session::logits(size_t i) {
+    if (m_head == nullptr) {
+        throw error(VT_ERROR_ARGUMENT, "the session has no head");
+    }
+    size_t        index  = 0;
+    const group & g      = find_group(i, index);
+    const size_t  n_rows = m_head->ids().size();
+    if (m_logits_group != index || m_logits_version != m_head->version()) {
+        stopwatch     watch(m_stats.t_head_us);
+        const int32_t n_threads = g.prefill ? llama_n_threads_batch(m_ctx) : llama_n_threads(m_ctx);
+        m_logits.resize(g.n * n_rows);
+        m_logits_group = SIZE_MAX;
+        m_head->compute(m_hidden.data() + g.first * m_n_embd, g.n, n_threads, m_logits.data());
+        m_logits_group   = index;
+        m_logits_version = m_head->version();
+        m_stats.n_head += g.n;
+    }
+    return m_logits.data() + (i - g.first) * n_rows;
+}
+
+int32_t session::sample(llama_sampler * chain, size_t i) {
+    const float *                l   = logits(i);
+    const std::vector<int32_t> & ids = m_head->ids();
+
+    stopwatch watch(m_stats.t_sample_us);
+    m_candidates.resize(ids.size());
+    for (size_t j = 0; j < ids.size(); j++) {
+        m_candidates[j] = {ids[j], l[j], 0.0f};
+    }
+    llama_token_data_array cur = {m_candidates.data(), m_candidates.size(), -1, false};
+    llama_sampler_apply(chain, &cur);
+    if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
+        throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
+    }
+    const int32_t token = cur.data[cur.selected].id;
+    llama_sampler_accept(chain, token);
+    return token;
+}
+
+vt_session_stats session::stats() const {
+    vt_session_stats s = m_stats;
+    s.n_bytes_hidden   = m_hidden.capacity() * sizeof(float);
+    s.n_bytes_logits   = m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
+    return s;
+}
+
+}  // namespace vt

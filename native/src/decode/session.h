@@ -1,0 +1,107 @@
+// A llama_context of the core, one sequence of tokens in it, and the hidden states of its last batch.
+//
+// The hidden state is taken where llama.cpp multiplies it with its own (32-row) head: the eval callback sees that node
+// and copies its second operand. So it is the head's input in every architecture, whatever lies between the final norm
+// and the head, and the graph is the one that llama.cpp would build for the same outputs of the unsplit model. The other
+// way, llama_set_embeddings, forces every token of a batch to be an output, which is another graph.
+#pragma once
+
+#include "decode/lookups.h"
+#include "head/head.h"
+#include "store/store.h"
+
+#include <llama.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace vt {
+
+class session {
+  public:
+    // without a store the context takes token ids itself (an unsplit model)
+    session(store * s, head * h, llama_seq_id seq) : m_store(s), m_head(h), m_seq(seq) {}
+
+    // notes what no context tells, before one is made
+    void prepare(const llama_context_params & params);
+    void attach(llama_context * ctx);
+
+    // tokens in the context's memory
+    int32_t n_past() const;
+
+    // whether the last tokens can be dropped, and what follows is as if they had never been
+    bool can_truncate() const;
+
+    // drop the tokens from pos on, and the hidden states with them
+    void truncate(int32_t pos);
+
+    // throws what decode would throw before it does anything
+    void check(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) const;
+
+    // drops what lies at pos and beyond. After a failure that is all, or everything where the memory cannot do that.
+    void decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
+
+    // (n_outputs, n_embd)
+    const std::vector<float> & hidden() const { return m_hidden; }
+    size_t                     n_outputs() const { return m_n_embd ? m_hidden.size() / m_n_embd : 0; }
+
+    // of the last output, (n_embd,)
+    std::vector<float> last_hidden() const;
+
+    // makes one state the only output, as if its token had just been decoded
+    void restore(std::vector<float> hidden);
+
+    llama_context * context() const { return m_ctx; }
+    head *          get_head() const { return m_head; }
+    store *         get_store() const { return m_store; }
+
+    const float *    logits(size_t i);
+    int32_t          sample(llama_sampler * chain, size_t i);
+    vt_session_stats stats() const;
+
+    // true when the node is wanted; never throws
+    bool on_node(ggml_tensor * t, bool ask);
+
+  private:
+    // outputs of one micro-batch: llama.cpp multiplies them with the head at once, so we do too
+    struct group {
+        size_t first;
+        size_t n;
+        bool   prefill;
+    };
+
+    store *                       m_store;
+    head *                        m_head;
+    llama_seq_id                  m_seq;
+    llama_context *               m_ctx           = nullptr;
+    bool                          m_is_prepared   = false;
+    bool                          m_keeps_all     = false;  // beyond a sliding window
+    size_t                        m_n_outputs_max = 0;      // of a micro-batch
+    size_t                        m_n_embd        = 0;
+    std::unique_ptr<lookups>      m_lookups;
+    std::vector<int32_t>          m_tokens;  // (n_batch,)
+    std::vector<int32_t>          m_pos;     // (n_batch,)
+    std::vector<int32_t>          m_n_seq;   // (n_batch,)
+    std::vector<llama_seq_id *>   m_seqs;    // (n_batch,)
+    std::vector<int8_t>           m_output;  // (n_batch,)
+    std::vector<float>            m_hidden;  // (n_outputs, n_embd)
+    std::vector<group>            m_groups;
+    std::string                   m_node_error;
+    std::vector<float>            m_logits;  // (group.n, n_rows)
+    size_t                        m_logits_group   = SIZE_MAX;
+    uint64_t                      m_logits_version = 0;
+    std::vector<llama_token_data> m_candidates;  // (n_rows,)
+    vt_session_stats              m_stats = {};
+
+    void          check_pair(const llama_model * model) const;
+    void          check_outputs(const int8_t * outputs, size_t n) const;
+    void          clear_hidden();
+    void          drop(int32_t pos);
+    void          decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
+    void          capture(const ggml_tensor * input);
+    const group & find_group(size_t i, size_t & index) const;
+};
+
+}  // namespace vt

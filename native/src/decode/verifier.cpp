@@ -1,0 +1,365 @@
+#include "decode/verifier.h"
+
+#include "base/error.h"
+#include "base/stopwatch.h"
+
+#include <algorithm>
+
+namespace vt {
+
+verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, size_t max_block)
+    : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
+      m_max_block(s.can_truncate() ? std::min(std::max<size_t>(max_block, 1), SCAN_MAX_STATES) : 1) {
+}
+
+bool verifier::ends(int32_t token) const {
+    return token < llama_vocab_n_tokens(&m_vocab) && llama_vocab_is_eog(&m_vocab, token);
+}
+
+// ---- the text ----
+
+void verifier::begin(const llama_sampler * samplers) {
+    std::unique_ptr<chain>     c(new chain(samplers));
+    const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
+    active().append(ids.data(), ids.size());
+    if (!c->can_decide_on_part()) {
+        m_whole.expect_logits();
+    }
+    end();
+    m_pos    = m_session.n_past();
+    m_chain  = std::move(c);
+    m_n_base = active().ids().size();
+}
+
+void verifier::end() {
+    drop_block();
+    m_chain.reset();
+}
+
+// forget drafts that were not given, and put memory, hidden state and chain where the text is
+void verifier::drop_block() {
+    if (m_steps.empty()) {
+        return;
+    }
+    const size_t at = static_cast<size_t>(m_pos - m_base);
+    if (at < m_steps.size() && m_session.n_past() >= m_pos) {
+        m_session.truncate(m_pos);
+        m_session.restore(m_steps[at].hidden);
+    }
+    if (m_n_given < m_steps.size()) {
+        *m_chain = chain(m_steps[m_n_given].before);
+    }
+    m_steps.clear();
+    m_n_given = 0;
+}
+
+void verifier::rewind(int32_t pos) {
+    const int32_t n = n_past();
+    if (pos < 0 || pos > n) {
+        throw error(VT_ERROR_ARGUMENT, format("back to position %d: the text has %d tokens", pos, n));
+    }
+    if (pos == n && m_chain) {
+        drop_block();
+        return;
+    }
+    m_session.truncate(std::min(pos, m_session.n_past()));
+    if (m_chain) {
+        if (m_n_given < m_steps.size()) {
+            *m_chain = chain(m_steps[m_n_given].before);
+        }
+        m_steps.clear();
+        m_n_given = 0;
+        m_pos     = pos;
+    }
+}
+
+void verifier::decode_at(const int32_t * tokens, size_t n, int32_t pos) {
+    const int64_t start = ggml_time_us();
+    m_session.decode(tokens, n, pos, nullptr);
+    if (n == 1) {
+        m_decode_us += ggml_time_us() - start;
+        m_length.record_decode(ggml_time_us() - start);
+    }
+}
+
+void verifier::decode(const int32_t * tokens, size_t n) {
+    const int32_t pos = n_past();
+    m_session.check(tokens, n, pos, nullptr);
+    const bool waits = m_n_given > 0 && m_pos == m_base + static_cast<int32_t>(m_n_given) - 1;
+    const bool given = waits && n == 1 && m_steps[m_n_given - 1].token == tokens[0];
+    if (given && m_n_given < m_steps.size()) {
+        m_session.restore(m_steps[m_n_given].hidden);  // the draft has decoded it
+        m_pos++;
+        return;
+    }
+    if (!given) {
+        drop_block();
+    }
+    try {
+        decode_at(tokens, n, pos);
+    } catch (...) {
+        m_steps.clear();
+        m_n_given = 0;
+        m_pos     = m_session.n_past();
+        throw;
+    }
+    m_pos = pos + static_cast<int32_t>(n);
+}
+
+// ---- decisions ----
+
+void verifier::fill(head & h, chain & c, const float * hidden, candidates & out) {
+    const std::vector<int32_t> & ids = h.ids();
+    {
+        stopwatch watch(m_stats.t_head_us);
+        m_logits.resize(ids.size());
+        h.compute(hidden, 1, n_threads(), m_logits.data());
+    }
+    stopwatch watch(m_stats.t_sample_us);
+    out.resize(ids.size());
+    for (size_t i = 0; i < ids.size(); i++) {
+        out[i] = {ids[i], m_logits[i], 0.0f};
+    }
+    c.modify(out);
+}
+
+int32_t verifier::decide_again(chain & c, step & s, const std::vector<int32_t> & rows) {
+    m_extra.set_static(rows.data(), rows.size());
+    fill(m_extra, c, s.hidden.data(), m_candidates);
+    s.kept.insert(s.kept.end(), m_candidates.begin(), m_candidates.end());
+    if (c.select(s.kept, s.threshold)) {
+        stopwatch watch(m_stats.t_sample_us);
+        return c.choose(s.kept);
+    }
+    c = chain(s.before);
+    return decide_on_all(c, s.hidden.data());
+}
+
+int32_t verifier::decide_on_all(chain & c, const float * hidden) {
+    const size_t n_vocab = static_cast<size_t>(m_session.get_store()->info().n_vocab);
+    {
+        stopwatch watch(m_stats.t_head_us);
+        m_logits.resize(n_vocab);
+        m_whole.logits(hidden, n_threads(), m_logits.data());
+    }
+    stopwatch watch(m_stats.t_sample_us);
+    m_candidates.resize(n_vocab);
+    for (size_t i = 0; i < n_vocab; i++) {
+        m_candidates[i] = {static_cast<int32_t>(i), m_logits[i], 0.0f};
+    }
+    m_stats.n_whole++;
+    return c.decide_on_all(m_candidates);
+}
+
+// ---- blocks ----
+
+// the active set's choice; false where only the whole vocabulary can tell, and the chain is as it was before
+bool verifier::choose_draft(step & s) {
+    try {
+        fill(active(), *m_chain, s.hidden.data(), m_candidates);
+        stopwatch watch(m_stats.t_sample_us);
+        if (m_chain->select(m_candidates, s.threshold)) {
+            s.kept.assign(m_candidates.begin(), m_candidates.end());
+            s.token = m_chain->choose(s.kept);
+            m_chain->accept(s.token, ends(s.token));
+            return true;
+        }
+    } catch (const error &) {
+        // the whole vocabulary may have a token that the chain takes
+    }
+    *m_chain = chain(s.before);
+    return false;
+}
+
+void verifier::draft(size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
+        step & s = m_steps.back();
+        if (!choose_draft(s)) {
+            m_steps.pop_back();
+            break;
+        }
+        if (i + 1 == n || ends(s.token)) {
+            break;
+        }
+        decode_at(&s.token, 1, m_base + static_cast<int32_t>(i));
+    }
+}
+
+// makes the steps true, drops those after a change, returns how many drafted tokens were true
+size_t verifier::verify() {
+    const size_t       n = m_steps.size();
+    std::vector<float> hidden, thresholds;
+    for (const step & s : m_steps) {
+        hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
+        thresholds.push_back(s.threshold);
+    }
+    {
+        stopwatch watch(m_stats.t_head_us);
+        m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits);
+    }
+    head &                            h = active();
+    std::vector<std::vector<int32_t>> outside(n);
+    for (const scan_hit & hit : m_hits) {
+        if (!h.contains(hit.row)) {
+            outside[static_cast<size_t>(hit.state)].push_back(hit.row);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const std::vector<int32_t> & ids = outside[i];
+        step &                       s   = m_steps[i];
+        if (ids.empty()) {
+            continue;
+        }
+        h.append(ids.data(), ids.size());
+        chain         again(s.before);
+        const int32_t token = decide_again(again, s, ids);
+        again.accept(token, ends(token));
+        if (token == s.token && again.is_replayable()) {
+            continue;  // the drafted chain is in the same state
+        }
+        const size_t n_true = token == s.token ? i + 1 : i;
+        m_stats.n_rejected += token == s.token ? 0 : 1;
+        s.token  = token;
+        *m_chain = std::move(again);
+        m_steps.erase(m_steps.begin() + static_cast<std::ptrdiff_t>(i + 1), m_steps.end());
+        return n_true;
+    }
+    return n;
+}
+
+// draft a block and verify it; without a step where the chain cannot decide on a part of the vocabulary
+void verifier::run_block(size_t n) {
+    const int64_t start = ggml_time_us();
+    m_decode_us         = 0;
+    draft(n);
+    if (m_steps.empty()) {
+        return;
+    }
+    const int64_t drafted   = ggml_time_us();
+    const size_t  n_drafted = m_steps.size();
+    const size_t  n_true    = verify();
+    const int64_t verified  = ggml_time_us();
+    m_length.record_block(n_drafted, n_true, drafted - start - m_decode_us, verified - drafted);
+    m_stats.n_blocks++;
+    m_stats.n_drafted += n_drafted;
+    m_stats.t_draft_us += drafted - start;
+    m_stats.t_verify_us += verified - drafted;
+    m_session.restore(m_steps[0].hidden);  // the text is not further yet
+}
+
+void verifier::run_whole() {
+    const int64_t start = ggml_time_us();
+    m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
+    step & s = m_steps.back();
+    s.token  = decide_on_all(*m_chain, s.hidden.data());
+    m_length.record_whole(ggml_time_us() - start);
+    m_chain->accept(s.token, ends(s.token));
+}
+
+// the next steps, from the end of the text; a failure leaves everything as it was
+void verifier::take_steps(size_t max_block) {
+    const int32_t room  = static_cast<int32_t>(llama_n_ctx_seq(m_session.context())) - m_pos;
+    const size_t  limit = std::min({m_max_block, std::max<size_t>(max_block, 1), static_cast<size_t>(std::max(room, 1))});
+    const size_t  n     = m_chain->can_decide_on_part() ? m_length.next(limit, m_whole.has_logits()) : 0;
+    m_steps.clear();
+    m_n_given = 0;
+    m_base    = m_pos;
+    try {
+        if (n > 0) {
+            run_block(n);
+        }
+        if (m_steps.empty()) {
+            run_whole();
+        }
+    } catch (...) {
+        if (!m_steps.empty()) {
+            *m_chain = std::move(m_steps[0].before);
+            if (m_session.n_past() >= m_pos) {
+                m_session.truncate(m_pos);
+                m_session.restore(m_steps[0].hidden);
+            }
+            m_steps.clear();
+        }
+        throw;
+    }
+}
+
+int32_t verifier::sample(size_t max_block) {
+    if (!m_chain) {
+        throw error(VT_ERROR_ARGUMENT, "no request: call vt_verifier_begin first");
+    }
+    if (m_n_given > 0 && m_pos < m_base + static_cast<int32_t>(m_n_given)) {
+        drop_block();  // what was given is not the text's: another token for the same place
+    }
+    if (m_n_given == m_steps.size()) {
+        if (m_session.n_past() != m_pos) {
+            throw error(VT_ERROR_ARGUMENT,
+                        format("the context has %d tokens, the text %d: it was decoded or cut outside the verifier", m_session.n_past(), m_pos));
+        }
+        take_steps(max_block);
+    }
+    return give();
+}
+
+int32_t verifier::give() {
+    const int32_t token = m_steps[m_n_given].token;
+    // penalties that raise logits may choose it again
+    if (m_chain->can_decide_on_part()) {
+        active().append(&token, 1);
+    }
+    m_n_given++;
+    m_stats.n_tokens++;
+    m_counts.count(token, lacked(token));
+    return token;
+}
+
+// whether the active set was without a token when the request began; what it lacked has joined its end since, if anything
+bool verifier::lacked(int32_t token) const {
+    const head &                 h   = active();
+    const std::vector<int32_t> & ids = h.ids();
+    return !h.contains(token) || std::find(ids.begin() + static_cast<std::ptrdiff_t>(std::min(m_n_base, ids.size())), ids.end(), token) != ids.end();
+}
+
+int32_t verifier::audit(const llama_sampler * samplers) {
+    const head & h = active();
+    step         s = {m_session.last_hidden(), chain(samplers), {}};
+    if (s.before.is_borrowed()) {
+        throw error(VT_ERROR_ARGUMENT, "a sampler of the chain cannot be cloned, which an audit needs");
+    }
+    chain                c(s.before);
+    std::vector<int32_t> rows    = c.raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
+    const auto           is_here = [&](int32_t id) { return h.contains(id); };
+    rows.erase(std::remove_if(rows.begin(), rows.end(), is_here), rows.end());
+
+    int32_t token = -1;
+    fill(active(), c, s.hidden.data(), s.kept);
+    if (c.select(s.kept, s.threshold)) {
+        {
+            stopwatch watch(m_stats.t_head_us);
+            m_whole.find(s.hidden.data(), 1, &s.threshold, n_threads(), m_hits);
+        }
+        for (const scan_hit & hit : m_hits) {
+            if (!h.contains(hit.row) && std::find(rows.begin(), rows.end(), hit.row) == rows.end()) {
+                rows.push_back(hit.row);
+            }
+        }
+        token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
+    } else {
+        c     = chain(s.before);
+        token = decide_on_all(c, s.hidden.data());
+    }
+    m_stats.n_audited++;
+    m_stats.n_outside += h.contains(token) ? 0 : 1;
+    m_counts.count(token, !h.contains(token));
+    return token;
+}
+
+vt_verifier_stats verifier::stats() const {
+    vt_verifier_stats s = m_stats;
+    s.acceptance        = m_length.acceptance();
+    s.n_bytes           = m_extra.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
+    return s;
+}
+
+}  // namespace vt

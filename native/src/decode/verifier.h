@@ -1,0 +1,107 @@
+// Exact mode: the token that the whole vocabulary would give, at nearly the cost of the active set.
+//
+// A block of tokens is drafted with the active set, one decode each. Then the whole LM head is read once for all of their
+// hidden states and names the rows that could have changed a decision. Where there are none the draft is the truth. Where
+// there are some, they join the active set and the chain decides again, from its state before the draft; if the token is
+// another one, the rest of the draft is dropped.
+// Every decode is of one token and every logit that decides is of ggml's product for one state, as in llama.cpp itself.
+//
+// While a request lasts the verifier owns where the text is. Three things lie ahead of it while drafts wait to be given:
+// the context's memory, its hidden state and the chain; drop_block brings all of them back, and whatever goes another way
+// than the draft begins with it.
+#pragma once
+
+#include "decode/block_length.h"
+#include "decode/chain.h"
+#include "decode/counts.h"
+#include "decode/session.h"
+#include "head/whole_head.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace vt {
+
+class verifier {
+  public:
+    // vocab: drafts end at its end-of-generation tokens; the core has none
+    verifier(session & s, whole_head & whole, const llama_vocab & vocab, size_t max_block);
+
+    // a request with a chain, whose samplers are cloned or borrowed, at the end of the session's text; one that lasts is ended
+    void begin(const llama_sampler * samplers);
+
+    // nothing is left of it but the text
+    void end();
+
+    // tokens of the text
+    int32_t n_past() const { return m_chain ? m_pos : m_session.n_past(); }
+
+    // back to a shorter text; the chain stays as it is
+    void rewind(int32_t pos);
+
+    // the token that follows the text; only verified tokens are given, and accepted by the chain
+    int32_t sample(size_t max_block);
+
+    // tokens that the text goes on with: at no cost where they are those that were drafted and given
+    void decode(const int32_t * tokens, size_t n);
+
+    // the token that the samplers would choose now from the whole vocabulary; nothing changes
+    int32_t audit(const llama_sampler * samplers);
+
+    token_counts &    counts() { return m_counts; }
+    vt_verifier_stats stats() const;
+
+  private:
+    struct step {
+        std::vector<float> hidden;  // (n_embd,) the state that decides
+        chain              before;  // the chain before it decided
+        candidates         kept;    // what its selector kept, modified
+        float              threshold = 0.0f;
+        int32_t            token     = -1;  // drafted, then verified
+    };
+
+    session &              m_session;
+    whole_head &           m_whole;
+    const llama_vocab &    m_vocab;
+    head                   m_extra;  // rows that a scan has listed
+    size_t                 m_max_block;
+    std::unique_ptr<chain> m_chain;
+    std::vector<step>      m_steps;        // of the block
+    size_t                 m_n_given = 0;  // steps
+    int32_t                m_base    = 0;  // tokens of the text when the block began
+    int32_t                m_pos     = 0;  // tokens of the text: those of the last token given may still be undecoded
+    size_t                 m_n_base  = 0;  // rows of the active set when the request began
+    block_length           m_length;
+    candidates             m_candidates;
+    std::vector<float>     m_logits;
+    std::vector<scan_hit>  m_hits;
+    token_counts           m_counts;
+    int64_t                m_decode_us = 0;  // in the block's draft
+    vt_verifier_stats      m_stats     = {};
+
+    head &  active() const { return *m_session.get_head(); }
+    int32_t n_threads() const { return llama_n_threads(m_session.context()); }
+    int32_t decide_on_all(chain & c, const float * hidden);
+
+    // logits of rows of a head for one state, modified by a chain
+    void fill(head & h, chain & c, const float * hidden, candidates & out);
+
+    // a step's decision on what it has kept and on rows beside; the chain is the one before it
+    int32_t decide_again(chain & c, step & s, const std::vector<int32_t> & rows);
+
+    bool    ends(int32_t token) const;
+    bool    lacked(int32_t token) const;
+    void    count(int32_t token);
+    void    decode_at(const int32_t * tokens, size_t n, int32_t pos);
+    bool    choose_draft(step & s);
+    void    draft(size_t n);
+    size_t  verify();
+    void    run_block(size_t n);
+    void    run_whole();
+    void    take_steps(size_t max_block);
+    void    drop_block();
+    int32_t give();
+};
+
+}  // namespace vt

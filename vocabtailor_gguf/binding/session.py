@@ -1,0 +1,144 @@
+"""The native session: a llama_context of the core, a store and the active set."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.head import ActiveHead
+from vocabtailor_gguf.binding.store import VocabStore, token_array
+
+
+class NativeSession:
+    """Decodes token ids with a llama_context and gives logits over the head's rows.
+
+    Without a store the context takes token ids itself: that is how the unsplit model is observed
+    at the very node where the split one is.
+    """
+
+    def __init__(
+        self, store: VocabStore | None, head: ActiveHead | None, *, seq_id: int = 0
+    ) -> None:
+        """Make a session; `seq_id` is the sequence of the context that it works on."""
+        out = native.ffi.new("vt_session **")
+        params = native.params(
+            "vt_session_params",
+            store=store.handle if store else native.ffi.NULL,
+            head=head.handle if head else native.ffi.NULL,
+            seq_id=seq_id,
+        )
+        native.call("vt_session_new", params, out)
+        self.handle: Any = native.ffi.gc(out[0], native.lib().vt_session_free)
+        self._needs: Any = (store and store.handle, head and head.handle)  # live as long as this
+        self.head = head
+        self._n_embd = 0
+
+    def prepare(self, params: Any) -> None:
+        """Complete ctypes llama_context_params: the session becomes the eval callback."""
+        pointer = native.pointer("struct llama_context_params *", ctypes.pointer(params))
+        native.call("vt_session_prepare", self.handle, pointer)
+
+    def attach(self, ctx: Any) -> None:
+        """Tie the session to a ctypes llama_context that was made with the prepared parameters.
+
+        Raises:
+            MismatchError: The core of the context and the store do not belong together.
+        """
+        native.call("vt_session_attach", self.handle, native.pointer("struct llama_context *", ctx))
+        self._n_embd = int(llama_cpp.llama_model_n_embd(llama_cpp.llama_get_model(ctx)))
+
+    def decode(
+        self,
+        tokens: npt.NDArray[np.int32],
+        *,
+        pos: int,
+        outputs: npt.NDArray[np.int8] | None = None,
+    ) -> None:
+        """Decode (n,) tokens from position `pos` on, in the place of what lies there.
+
+        Args:
+            tokens: Their ids.
+            pos: At most `n_past`.
+            outputs: (n,) marks of those whose logits are needed; by default the last one's.
+        """
+        ids = token_array(tokens)
+        marks = native.ffi.NULL
+        if outputs is not None:
+            if outputs.shape != ids.shape:
+                raise ValueError(f"outputs: {outputs.shape}, expected {ids.shape}")
+            marks = native.ffi.from_buffer("int8_t[]", np.ascontiguousarray(outputs, dtype=np.int8))
+        native.call(
+            "vt_session_decode",
+            self.handle,
+            native.ffi.from_buffer("int32_t[]", ids),
+            ids.size,
+            pos,
+            marks,
+        )
+
+    @property
+    def n_past(self) -> int:
+        """Tokens in the context's memory."""
+        out = native.ffi.new("int32_t *")
+        native.call("vt_session_n_past", self.handle, out)
+        return int(out[0])
+
+    @property
+    def can_truncate(self) -> bool:
+        """Whether the last tokens can be dropped as if they had never been."""
+        out = native.ffi.new("bool *")
+        native.call("vt_session_can_truncate", self.handle, out)
+        return bool(out[0])
+
+    def truncate(self, pos: int) -> None:
+        """Drop the tokens from `pos` on, and the outputs.
+
+        Raises:
+            VocabTailorError: The context's memory cannot go back; nothing has changed.
+        """
+        native.call("vt_session_truncate", self.handle, pos)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the last decode."""
+        out = native.ffi.new("size_t *")
+        native.call("vt_session_get_hidden", self.handle, native.ffi.NULL, 0, out)
+        return int(out[0])
+
+    def hidden(self) -> npt.NDArray[np.float32]:
+        """Return the (n_outputs, n_embd) inputs of the LM head."""
+        hidden = np.empty((self.n_outputs, self._n_embd), dtype=np.float32)
+        out = native.ffi.new("size_t *")
+        buffer = native.ffi.from_buffer("float[]", hidden)
+        native.call("vt_session_get_hidden", self.handle, buffer, hidden.size, out)
+        return hidden
+
+    def logits(self, i: int) -> npt.NDArray[np.float32]:
+        """Return a copy of the (n_rows,) logits of output `i`."""
+        assert self.head is not None
+        out = native.ffi.new("float **")
+        native.call("vt_session_logits", self.handle, i, out)
+        buffer = native.ffi.buffer(out[0], 4 * self.head.n_rows)
+        return np.frombuffer(buffer, dtype=np.float32).copy()
+
+    def sample(self, chain: Any, i: int) -> int:
+        """Apply a ctypes llama_sampler chain to output `i`, accept and return the token."""
+        token = native.ffi.new("int32_t *")
+        chain = native.pointer("struct llama_sampler *", chain)
+        native.call("vt_session_sample", self.handle, chain, i, token)
+        return int(token[0])
+
+    def stats(self) -> Any:
+        """Return the native vt_session_stats."""
+        out = native.ffi.new("vt_session_stats *")
+        native.call("vt_session_get_stats", self.handle, out)
+        return out
+
+    def close(self) -> None:
+        """Free the session, after the call that another thread may be in."""
+        self.handle = self._needs = native.ffi.NULL
