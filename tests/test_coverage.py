@@ -22,7 +22,7 @@ from vocabtailor_gguf.profiling.inputs import Example
 from vocabtailor_gguf.profiling.languages import word_weights
 from vocabtailor_gguf.profiling.profile import Profile, profile
 from vocabtailor_gguf.profiling.tasks import TASKS
-from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer
+from vocabtailor_gguf.runtime.tokenizer import Forms, load_tokenizer
 
 WORDS = "the cat sat there with other people; then she made some time for water".split()
 
@@ -113,7 +113,7 @@ def test_fill_stays_in_the_scripts_of_the_corpus(gemma_split: Any, tmp_path: Pat
 
 def test_coverage_by_hand(tiny_split: Callable[[str], Any]) -> None:
     tokenizer = load_tokenizer(tiny_split("llama").vocab)
-    variants = Variants(tokenizer._model.vocab)
+    variants = Forms(tokenizer._model.vocab)
     n_vocab = tokenizer.n_vocab()
     base = next(i for i in range(259, n_vocab) if variants.find([i]).size)
     form = int(variants.find([base])[0])
@@ -155,7 +155,7 @@ def test_coverage_is_what_the_model_can_say(found: Profile, tiny_split: Any) -> 
     prompts = [Example(f"the cat {w}", "") for w in WORDS[:4]]
     with contextlib.closing(TailoredLlama(files.core, mode="full", **common)) as full:
         answers = list(own_outputs(full, prompts, max_tokens=24))
-        variants = Variants(full._model.vocab)
+        variants = Forms(full._model.vocab)
         covered = measure_coverage(answers, found.ranking, found.always_on, variants)
         variants.close()
     assert [a.output.size for a in answers] == [24] * 4

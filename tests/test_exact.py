@@ -24,10 +24,10 @@ def test_every_kind_of_head(pair: Callable[..., Pair], table: str) -> None:
     for sampling in ({"temp": 0.0}, {"temp": 1.0, "top_k": 20, "seed": 3}):
         expected = take(both.stock, PROMPTS[0], 60, **sampling)
         assert take(both.exact, PROMPTS[0], 60, **sampling) == expected
-    stats = both.exact._exact.stats()
+    stats = both.exact._session.verifier.stats()
     assert stats.n_rejected > 0  # the set lacked tokens, so that there was something to prove
     known = table.startswith(("Q8_0", "Q4_0", "Q4_K", "Q6_K"))
-    assert both.exact._whole.own_kernel == known
+    assert both.exact._engine.whole_head.own_kernel == known
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

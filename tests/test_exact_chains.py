@@ -116,7 +116,7 @@ def test_penalties_that_raise(tiny: Any, tmp_path: Any, args: tuple[float, ...])
             give_chain(llm, [penalties(*args), top_k, made("dist", seed)])
             tokens.append(take(llm, PROMPTS[0], 120))
         assert tokens[0] == tokens[1]
-    assert both.exact._exact.stats().n_whole > 0
+    assert both.exact._session.verifier.stats().n_whole > 0
     both.close()
 
 

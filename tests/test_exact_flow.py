@@ -27,7 +27,7 @@ def test_a_set_and_the_context_end(pair: Callable[..., Pair]) -> None:
 def test_a_short_window_is_never_rolled_back(pair: Callable[..., Pair]) -> None:
     both = pair("gemma3", {"n_vocab": 2048}, swa_full=False)
     assert take(both.exact, PROMPTS[0], 80, temp=0.0) == take(both.stock, PROMPTS[0], 80, temp=0.0)
-    stats = both.exact._exact.stats()
+    stats = both.exact._session.verifier.stats()
     assert stats.n_drafted == stats.n_blocks > 0  # one token a block
 
 
@@ -37,7 +37,7 @@ def test_a_state_is_never_rolled_back(pair: Callable[..., Pair], sampling: str) 
     for prompt in (*PROMPTS, PROMPTS[0]):
         asked = SAMPLINGS[sampling]
         assert take(both.exact, prompt, 80, **asked) == take(both.stock, prompt, 80, **asked)
-    stats = both.exact._exact.stats()
+    stats = both.exact._session.verifier.stats()
     assert stats.n_drafted == stats.n_blocks
     assert (stats.n_blocks > 0) == (sampling != "plain draw")
 
@@ -195,12 +195,12 @@ def test_nothing_is_drafted_beyond_the_end(pair: Callable[..., Pair]) -> None:
     for _ in range(8):  # blocks grow
         outs = [llm.create_completion(prompt, **asked) for llm in (both.stock, both.exact)]
         assert outs[0]["choices"] == outs[1]["choices"]
-    stats = both.exact._exact.stats()
+    stats = both.exact._session.verifier.stats()
     before = (stats.n_drafted, stats.n_rejected)
     out = both.exact.create_completion(prompt, **asked)
     assert out["choices"][0]["finish_reason"] == "stop"
     n = out["usage"]["completion_tokens"]
-    stats = both.exact._exact.stats()
+    stats = both.exact._session.verifier.stats()
     assert stats.n_rejected == before[1]
     assert stats.n_drafted - before[0] <= n + 1  # the end itself
 
@@ -223,10 +223,10 @@ def test_audits_know_the_whole_vocabularys_choice(tiny_split: Any, sampling: str
         full.reset()
         full.eval(PROMPTS[0])
         chain = full._init_sampler(**asked)
-        active = {*alone.active_ids.tolist(), *PROMPTS[0], *alone._variants.find(PROMPTS[0])}
+        active = {*alone.active_ids.tolist(), *PROMPTS[0], *alone._session.forms.find(PROMPTS[0])}
         for token in text:
             clone = llama_cpp.llama_sampler_clone(chain.sampler)
-            choice = full._session.sample(clone, full._session.n_outputs - 1)
+            choice = full._session.native.sample(clone, full._session.native.n_outputs - 1)
             llama_cpp.llama_sampler_free(clone)
             if choice not in active:
                 outside.append(choice)

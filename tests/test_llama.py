@@ -19,7 +19,7 @@ from vocabtailor_gguf.errors import (
     TokenIdError,
     UnsupportedError,
 )
-from vocabtailor_gguf.runtime.tokenizer import Variants
+from vocabtailor_gguf.runtime.tokenizer import Forms
 
 Split = Any
 PROMPTS = (
@@ -228,7 +228,7 @@ def test_other_forms_of_the_prompts_words_join(tiny_split: Callable[[str], Split
     core = tiny_split("llama").core
     with contextlib.closing(TailoredLlama(core, mode="tailored", **COMMON)) as llm:
         static = llm.active_ids
-        variants = Variants(llm._model.vocab)
+        variants = Forms(llm._model.vocab)
         outside = set(range(llm.n_vocab())) - set(static.tolist())
         inside = next(i for i in static.tolist() if outside & set(variants.find([i]).tolist()))
         forms = variants.find([inside]).tolist()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
-from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import Forms, Tokenizer, load_tokenizer
 
 ALPHABETS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN")
 # archaic letters and those of phonetic alphabets, whose pairs follow no rule
@@ -60,12 +60,12 @@ def tokenizer(request: pytest.FixtureRequest) -> Iterator[llama_cpp.Llama]:
 def test_forms_are_those_of_unicode(tokenizer: llama_cpp.Llama) -> None:
     texts: dict[str, int] = {}
     vocab = tokenizer._model.vocab
-    for token, raw in enumerate(token_pieces(tokenizer)):
+    for token, raw in enumerate(Tokenizer(tokenizer._model).pieces()):
         byte = llama_cpp.llama_vocab_get_attr(vocab, token) & llama_cpp.LLAMA_TOKEN_ATTR_BYTE
         text = raw.decode("utf-8", errors="replace")
         if raw and not byte and "\ufffd" not in text and len(raw) <= 60:
             texts.setdefault(text, token)
-    variants = Variants(vocab)
+    variants = Forms(vocab)
     rng = np.random.default_rng(0)
     compared = found = 0
     for text in rng.permutation(list(texts))[:20_000].tolist():
@@ -81,7 +81,7 @@ def test_forms_are_those_of_unicode(tokenizer: llama_cpp.Llama) -> None:
 
 def test_forms_of_many_tokens(tiny_split: Callable[[str], Any]) -> None:
     tokenizer = load_tokenizer(tiny_split("llama").vocab)
-    variants = Variants(tokenizer._model.vocab)
+    variants = Forms(tokenizer._model.vocab)
     every = np.arange(tokenizer.n_vocab(), dtype=np.int32)
     assert variants.find(every).size == 0  # nothing is left to find
     one_by_one = [variants.find([int(i)]) for i in every[300:340]]
@@ -100,5 +100,5 @@ def test_forms_of_many_tokens(tiny_split: Callable[[str], Any]) -> None:
 def test_a_core_has_no_words(tiny_split: Callable[[str], Any]) -> None:
     core = llama_cpp.Llama(str(tiny_split("llama").core), vocab_only=True, n_ctx=8, verbose=False)
     with pytest.raises(VocabTailorError, match="no tokenizer"):
-        Variants(core._model.vocab)
+        Forms(core._model.vocab)
     core.close()

@@ -25,3 +25,7 @@ class UnsupportedError(VocabTailorError):
 
 class VersionError(VocabTailorError):
     """The installed llama.cpp is not the one the native library was built for."""
+
+
+class SupersededError(VocabTailorError):
+    """A generation was asked for a token after another one had begun on the same text."""

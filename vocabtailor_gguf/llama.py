@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import random
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf.binding.store import VocabStore, token_array
-from vocabtailor_gguf.binding.verifier import MAX_BLOCK, Verifier
-from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
-from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
+from vocabtailor_gguf.binding.whole_head import Placement
+from vocabtailor_gguf.errors import (
+    BadFileError,
+    TokenIdError,
+    UnsupportedError,
+    VocabTailorError,
+)
+from vocabtailor_gguf.gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.process import process_memory
+from vocabtailor_gguf.runtime import backend, reports
+from vocabtailor_gguf.runtime.asked import Asked
+from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
-from vocabtailor_gguf.runtime.sampler import biased
+from vocabtailor_gguf.runtime.request import Sampling
 from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
-from vocabtailor_gguf.runtime.split_llama import SplitLlama, not_supported
-from vocabtailor_gguf.runtime.tokenizer import Variants, always_on
+from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
 
@@ -30,10 +38,17 @@ Mode = Literal["exact", "tailored", "full"]
 
 logger = logging.getLogger(__name__)
 
-_NO_TOKENS = np.empty(0, dtype=np.int32)
+# arguments of llama_cpp.Llama that would give a wrong answer here, and the value that is harmless
+_UNSUPPORTED: dict[str, Any] = {
+    "logits_all": False,
+    "embedding": False,
+    "draft_model": None,
+    "lora_path": None,
+    "lora_base": None,
+}
 
 
-class TailoredLlama(SplitLlama):
+class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
     Mode ``"exact"``, the default, gives llama.cpp's own output for the same seed and sampler chain:
@@ -41,6 +56,9 @@ class TailoredLlama(SplitLlama):
     verifies against the whole head before a token is yielded. Mode ``"full"`` computes every row of
     the LM head at every token. In mode ``"tailored"`` only tokens of the active set can be
     produced, so it wants a token set that fits the task.
+
+    One generation at a time belongs to the text: a second one supersedes the first, whose next
+    token is then a `SupersededError`. A second thread waits for the step of the first.
 
     Args:
         model_path: ``NAME.core.gguf``.
@@ -70,6 +88,8 @@ class TailoredLlama(SplitLlama):
         >>> llm.close()
     """
 
+    _session: Session | None = None  # until loading is done
+
     def __init__(
         self,
         model_path: str | os.PathLike[str],
@@ -83,46 +103,118 @@ class TailoredLlama(SplitLlama):
         prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
-        if not 0 <= audit <= 1 or (audit and mode != "tailored"):
-            raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
-        if learn and mode != "exact" and not audit:
-            raise ValueError("learn: only exact mode and audits find tokens to learn")
+        _check_arguments(mode, whole_head, learn, audit, kwargs)
+        core, vocab = Path(model_path), Path(vocab_path or sibling_store(model_path))
+        header = read_core(core)
+        if kwargs.get("n_ctx") == 0:
+            arch = header.require("general.architecture", str)
+            kwargs["n_ctx"] = header.require(f"{arch}.context_length", int)
         self._mode = mode
-        self._learn = learn
-        self._audit = audit
-        self._random = random.Random(kwargs.get("seed"))
-        self._misses = 0
-        self._prompt = _NO_TOKENS
-        self._exact: Verifier | None = None
-        self._exact_sampler: Any = None  # whose chain the exact mode has cloned
-        self._counted: dict[int, int] = {}  # what had been missed when the token set was put in
-        self._n_left: int | None = None  # tokens that the request may still ask for
-        self._variants: Variants | None = None
-        self._bias: dict[int, float] = {}  # of the request
-        super().__init__(model_path, vocab_path=vocab_path, **kwargs)
-        try:
-            if mode == "exact" or audit:
-                n_threads = self.context_params.n_threads
-                self._whole = WholeHead(self._store, placement=whole_head, n_threads=n_threads)
-                self._stack.callback(self._whole.close)
-                self._exact = Verifier(self._session, self._whole, self._model.vocab)
-                self._stack.callback(self._exact.close)
-            self._always_on = always_on(self._model.vocab)
-            if prompt_expansion and mode != "full":
-                self._variants = Variants(self._model.vocab)
-                self._stack.callback(self._variants.close)
+        self.token_set: TokenSet | None = None
+        self._counted: dict[int, int] = {}  # what had been needed when the token set was put in
+        with contextlib.ExitStack() as undo:
+            store = undo.enter_context(VocabStore(vocab))
+            self._load_tokenizer(vocab, kwargs)
+            undo.callback(super().close)
+            tokenizer = Tokenizer(self._model)
+            self._engine = Engine(
+                core,
+                store,
+                tokenizer,
+                self.model_params,
+                placement=whole_head,
+                n_threads=self.context_params.n_threads,
+                verbose=self.verbose,
+            )
+            undo.callback(self._engine.close)
+            session = Session(
+                self._engine,
+                self.context_params,
+                exact=mode == "exact",
+                audit=audit,
+                learn=learn,
+                expand=prompt_expansion and mode != "full",
+                seed=kwargs.get("seed"),
+                verbose=self.verbose,
+            )
+            undo.callback(session.close)
+            self._session = session
+            self._ctx = session.context
+            self._n_ctx = session.n_ctx
+            self.model_path = str(core)
             self.set_token_set(token_set)
-            if mode == "tailored" and token_set is None:
-                logger.warning(
-                    "tailored mode without a token set: only the prompt's tokens, other forms of "
-                    "its words and single bytes can be produced; give a token_set, or take mode "
-                    "exact"
-                )
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
+        if mode == "tailored" and token_set is None:
+            logger.warning(
+                "tailored mode without a token set: only the prompt's tokens, other forms of its "
+                "words and single bytes can be produced; give a token_set, or take mode exact"
+            )
+
+    def _load_tokenizer(self, vocab: Path, kwargs: dict[str, Any]) -> None:
+        """Let ``llama_cpp.Llama`` load the store as a model that is only a vocabulary.
+
+        So all that concerns text is its own. It reads all arguments into parameter structs, which
+        the core then gets. It is given a batch of one token because it sizes its (n_batch, n_vocab)
+        scores by it.
+        """
+        sizes = {name: kwargs.get(name, 512) for name in ("n_ctx", "n_batch", "n_ubatch")}
+        for name, value in sizes.items():
+            if not 1 <= value < 2**31:
+                raise ValueError(f"{name}: found {value}, expected 1 to 2**31 - 1")
+        small = {"n_ctx": sizes["n_ctx"], "n_batch": 1, "n_ubatch": 1, "vocab_only": True}
+        before = process_memory()
+        try:
+            # the warnings are about a context without layers, which is never used
+            with backend.collect_log(forward=bool(kwargs.get("verbose", True))) as log:
+                super().__init__(str(vocab), **{**kwargs, **small})
+        except (ValueError, RuntimeError) as e:
+            raise BadFileError(f"{vocab}: {backend.reason(log)}") from e
+        self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
+        self._ctx.close()
+        self.scores = np.empty((0, 0), dtype=np.single)
+        self._candidates = None
+        self.n_batch = min(sizes["n_ctx"], sizes["n_batch"])
+        self.context_params.n_batch = self.n_batch
+        self.context_params.n_ubatch = min(self.n_batch, sizes["n_ubatch"])
+        self.context_params.n_outputs_max = 1
+        self.model_params.vocab_only = False
+
+    @property
+    def _text(self) -> Session:
+        if self._session is None:
+            raise VocabTailorError("the model is closed")
+        return self._session
+
+    # ---- what llama_cpp.Llama keeps of its text ----
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the text."""
+        return 0 if self._session is None else self._session.n_tokens
+
+    @n_tokens.setter
+    def n_tokens(self, n: int) -> None:
+        if self._session is not None and not self._session.truncate(n):
+            raise VocabTailorError(f"n_tokens: the text cannot be cut to {n} tokens")
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.int32]:
+        """The (n_ctx,) int32 ids of the text, of which the first `n_tokens` count."""
+        return np.empty(0, dtype=np.int32) if self._session is None else self._session.ids
+
+    @input_ids.setter
+    def input_ids(self, ids: npt.NDArray[np.int32]) -> None:
+        if self._session is not None:
+            raise VocabTailorError("input_ids: use eval and reset")
+
+    @property
+    def _sampler(self) -> Any:
+        return None if self._session is None else self._session.chain
+
+    @_sampler.setter
+    def _sampler(self, chain: Any) -> None:
+        if self._session is not None:
+            self._session.use_chain(chain)
 
     # ---- the active set ----
 
@@ -134,7 +226,7 @@ class TailoredLlama(SplitLlama):
     @property
     def store(self) -> VocabStore:
         """The open vocabulary store."""
-        return self._store
+        return self._engine.store
 
     @property
     def active_ids(self) -> npt.NDArray[np.int32]:
@@ -144,7 +236,7 @@ class TailoredLlama(SplitLlama):
         prompt has added follow in order of first appearance, then other forms of its words, and in
         exact mode rows that a verification has listed.
         """
-        return self._head.ids()
+        return self._text.active_ids()
 
     def set_token_set(self, token_set: TokenSet | str | os.PathLike[str] | None) -> None:
         """Replace the static set. Tokens of the text that is being decoded stay active.
@@ -154,36 +246,22 @@ class TailoredLlama(SplitLlama):
             MismatchError: The set was made for another tokenizer.
             TokenIdError: An id is outside the vocabulary.
         """
-        with self._exclusive():
-            if isinstance(token_set, TokenSet) or token_set is None:
-                chosen, where = token_set, "token set"
-            else:
-                chosen, where = TokenSet.load(token_set), os.fspath(token_set)
-            if chosen is not None:
-                chosen.check(self._store, where)
-            watched = list(learned_counts(chosen))
-            if self._exact is not None:
-                self._exact.watch(watched)
-                self._counted = self._needed()
-            if self._mode == "full":
-                ids = np.arange(self._store.n_vocab, dtype=np.int32)
-            elif chosen is None:
-                ids = self._always_on
-            else:
-                ids = np.union1d(self._always_on, chosen.ids).astype(np.int32)
-            self._head.set_static(ids)
+        if isinstance(token_set, TokenSet) or token_set is None:
+            chosen, where = token_set, "token set"
+        else:
+            chosen, where = TokenSet.load(token_set), os.fspath(token_set)
+        if chosen is not None:
+            chosen.check(self.store, where)
+        watched = list(learned_counts(chosen))
+        if self._mode == "full":
+            ids = np.arange(self.store.n_vocab, dtype=np.int32)
+        else:
+            ids = self._engine.static_ids(chosen)
+        with self._text.lock:
+            self._text.watch(watched)
+            self._text.set_static(ids)
+            self._counted = self._text.needed()
             self.token_set = chosen
-            self._append_prompt(self._prompt)
-            if self.n_tokens:
-                self._head.append(np.ascontiguousarray(self._input_ids, dtype=np.int32))
-
-    def _append_prompt(self, ids: npt.NDArray[np.int32]) -> int:
-        """Add a prompt's tokens and other forms of its words; return how many the set lacked."""
-        missed = self._head.append(ids)
-        self._head.append(np.array([t for t, b in self._bias.items() if b > 0], dtype=np.int32))
-        if self._variants is not None and ids.size:
-            self._head.append(self._variants.find(ids))
-        return missed
 
     def learned_token_set(
         self, *, previous: TokenSet | None = None, decay: float = 1.0, least: float = 0.5
@@ -203,36 +281,9 @@ class TailoredLlama(SplitLlama):
             VocabTailorError: Nothing was learned and there is no set.
         """
         base = previous if previous is not None else self.token_set
-        new = {t: n - self._counted.get(t, 0) for t, n in self._needed().items()}
+        new = {t: n - self._counted.get(t, 0) for t, n in self._text.needed().items()}
         new = {t: n for t, n in new.items() if n}
-        return learned(base, new, self._store.tokenizer_sha256, decay=decay, least=least)
-
-    def _needed(self) -> Counter[int]:
-        """How often tokens were needed that the set lacked, or has learned."""
-        if self._exact is None:
-            return Counter()
-        return Counter(self._exact.missed()) + Counter(self._exact.watched())
-
-    def _keep_learned(self) -> None:
-        """Let learned tokens join the static rows, after those that are there."""
-        static = self._head.ids()
-        new = np.setdiff1d(np.fromiter(self._verifier.missed(), dtype=np.int32), static)
-        if new.size:
-            self._head.set_static(np.concatenate([static, new]))
-            self._verifier.watch([*self._verifier.watched(), *new.tolist()])
-
-    def audit_report(self) -> AuditReport:
-        """Return what the audits of tailored mode found since the model was loaded."""
-        if self._exact is None:
-            return AuditReport(audited=0, outside=0, rate=0.0, tokens={})
-        native = self._exact.stats()
-        n, outside = int(native.n_audited), int(native.n_outside)
-        return AuditReport(
-            audited=n,
-            outside=outside,
-            rate=outside / n if n else 0.0,
-            tokens=self._exact.missed() if n else {},
-        )
+        return learned(base, new, self.store.tokenizer_sha256, decay=decay, least=least)
 
     def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
@@ -240,11 +291,11 @@ class TailoredLlama(SplitLlama):
         Raises:
             VocabTailorError: Nothing has been decoded yet.
         """
-        with self._exclusive():
-            n_outputs = self._session.n_outputs
-            if n_outputs == 0:
-                raise VocabTailorError("nothing has been decoded yet")
-            return self._head.ids(), self._session.logits(n_outputs - 1)
+        return self._text.last_logits()
+
+    @property
+    def _scores(self) -> LastPosition:
+        return LastPosition(LazyScores(self.store.n_vocab, self.last_logits))
 
     # ---- decoding ----
 
@@ -258,163 +309,161 @@ class TailoredLlama(SplitLlama):
             TokenIdError: An id is outside the vocabulary.
             VocabTailorError: The text does not fit into the context, or decoding failed.
         """
-        ids = token_array(tokens)
-        if ids.size == 0:
-            return
-        with self._exclusive():
-            self._misses += self._head.append(ids)
-            self._requires_eval = True
-            if self._mode == "exact":
-                if self._verifier.n_past > self.n_tokens:
-                    self._verifier.rewind(self.n_tokens)
-                self._verifier.decode(ids)
-            else:
-                self._session.decode(ids, pos=self.n_tokens)
-            self.input_ids[self.n_tokens : self.n_tokens + ids.size] = ids
-            self.n_tokens += int(ids.size)
-            self._requires_eval = False
+        self._text.feed(token_array(tokens))
 
     def sample(self, *args: Any, idx: int | None = None, **kwargs: Any) -> int:
-        """Sample a token from the active set; arguments as in ``llama_cpp.Llama.sample``."""
+        """Choose the token that follows the text; arguments as in ``llama_cpp.Llama.sample``.
+
+        As there, the chain of the last generation goes on where there was one.
+        """
+        text = self._text
         if self.n_tokens == 0 or idx not in (None, self.n_tokens - 1):
             raise VocabTailorError(f"sample: no logits at position {idx}, only at the last one")
-        sampler = self._sampler or self._init_sampler(*args, **kwargs)
-        with self._exclusive():
-            if self._mode == "exact":
-                return self._sample_exactly(sampler)
-            if self._audit and self._random.random() < self._audit:
-                self._verifier.audit(sampler.sampler)
-            return self._session.sample(sampler.sampler, self._session.n_outputs - 1)
-
-    def _sample_exactly(self, sampler: Any) -> int:
-        if sampler is not self._exact_sampler:
-            self._verifier.begin(sampler.sampler)
-            self._exact_sampler = sampler
-        # what nobody will ask for need not be drafted
-        n = MAX_BLOCK if self._n_left is None else min(self._n_left, MAX_BLOCK)
-        if self._n_left is not None:
-            self._n_left -= 1
-        # a sampler for one token only: nothing else of a block would be asked for
-        return self._verifier.sample(max_block=max(n, 1) if self._sampler else 1)
-
-    @property
-    def _verifier(self) -> Verifier:
-        assert self._exact is not None
-        return self._exact
+        if text.chain is not None:
+            return text.go_on().token
+        return text.decide_once(self._init_sampler(*args, **kwargs)).token
 
     def generate(
-        self, tokens: Sequence[int], *args: Any, **kwargs: Any
+        self,
+        tokens: Sequence[int],
+        *args: Any,
+        reset: bool = True,
+        stopping_criteria: llama_cpp.StoppingCriteriaList | None = None,
+        **kwargs: Any,
     ) -> Generator[int, Sequence[int] | None, None]:
         """Yield tokens after a prompt; arguments as in ``llama_cpp.Llama.generate``.
 
         The prompt's tokens join the active set; when the generator ends, however it ends, the set
         falls back to the static one.
+
+        Raises:
+            SupersededError: Another generation was begun on this model, or the text was changed.
         """
+        asked = Asked.of(kwargs.get("logits_processor"))
         ids = token_array(tokens)
-        with self._exclusive():
-            self._head.reset()
-            self._misses += self._append_prompt(ids)
-        self._prompt = ids
-        try:
-            yield from super().generate(ids.tolist(), *args, **kwargs)
-        finally:
-            self._prompt = _NO_TOKENS
-            self._exact_sampler = None
-            if not self._closed:
-                if self._exact is not None:
-                    self._exact.end()
-                self._head.reset()
-                if self._learn:
-                    self._keep_learned()
+        text = self._text
+        chain = self._init_sampler(*args, **kwargs)
+        sampling = Sampling(chain, asked.bias, asked.budget)
+        with text.open(sampling, ids, reset=reset) as request:
+            while True:
+                token = request.step().token
+                if stopping_criteria is not None and stopping_criteria(
+                    self._input_ids, self._scores[-1, :]
+                ):
+                    return
+                more = yield token
+                request.feed(token_array([token, *(more or ())]))
 
     def _create_completion(
         self,
         *args: Any,
         max_tokens: int | None = 16,
         logit_bias: dict[int, float] | None = None,
+        logits_processor: llama_cpp.LogitsProcessorList | None = None,
         **kwargs: Any,
     ) -> Iterator[Any]:
         # llama_cpp.Llama makes a Python callback of a bias, which sees logits of all tokens
         bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
         for token in bias:
-            if not 0 <= token < self._store.n_vocab:
+            if not 0 <= token < self.store.n_vocab:
                 raise TokenIdError(
-                    f"logit_bias: id {token}, expected 0 to {self._store.n_vocab - 1}"
+                    f"logit_bias: id {token}, expected 0 to {self.store.n_vocab - 1}"
                 )
-        self._bias = bias
-        self._n_left = max_tokens if max_tokens is not None and max_tokens > 0 else None
-        try:
-            yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
-        finally:
-            self._bias = {}
-            self._n_left = None
+        budget = max_tokens if max_tokens is not None and max_tokens > 0 else None
+        asked = Asked(logits_processor or (), bias=bias, budget=budget)
+        yield from super()._create_completion(
+            *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
+        )
 
-    def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("logits_processor") is not None:
-            not_supported("logits_processor")
+    def _init_sampler(
+        self,
+        *args: Any,
+        logits_processor: llama_cpp.LogitsProcessorList | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        asked = Asked.of(logits_processor)
+        if asked:
+            _not_supported("logits_processor")
         chain = super()._init_sampler(*args, **kwargs)
-        return biased(chain, self._bias, self._store.n_vocab) if self._bias else chain
+        return backend.with_bias(chain, asked.bias, self.store.n_vocab)
 
     def reset(self) -> None:
-        """Forget the text; the active set falls back to the static one.
-
-        Inside `generate` the tokens of its prompt stay, evaluated or not yet.
-        """
-        with self._exclusive():
-            super().reset()
-            self._head.reset()
-            self._append_prompt(self._prompt)
+        """Forget the text; the active set falls back to the static one."""
+        self._text.reset()
 
     # ---- reports ----
 
     @property
     def stats(self) -> Stats:
         """Counters since the model was loaded."""
-        native = self._session.stats()
-        embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
-        head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
-        if self._exact is not None:
-            verifier = self._exact.stats()
-            head += verifier.t_head_us / 1e3
-            sample += verifier.t_sample_us / 1e3
-        return Stats(
-            tokens=int(native.n_decoded),
-            ms=embed + core + head + sample,
-            ms_core=core,
-            ms_head=head,
-            ms_sample=sample,
-            head_rows=self._head.n_rows,
-            rows_read=self._store.n_read,
-            misses=self._misses,
-            **self._exact_stats(),
-        )
-
-    def _exact_stats(self) -> dict[str, Any]:
-        if self._exact is None:
-            return {}
-        native = self._exact.stats()
-        return {
-            "drafted": int(native.n_drafted),
-            "rejected": int(native.n_rejected),
-            "ms_verify": native.t_verify_us / 1e3,
-        }
+        return reports.stats(self._text)
 
     def memory_report(self) -> MemoryReport:
         """Return where the memory goes."""
-        now = process_memory()
-        native = self._session.stats()
-        return MemoryReport(
-            embedding=int(native.n_bytes_hidden),
-            head=self._head.n_bytes,
-            whole_head=0 if self._exact is None else self._whole.n_bytes,
-            logits=int(native.n_bytes_logits),
-            tokenizer=self._tokenizer_bytes + (self._variants.n_bytes if self._variants else 0),
-            core=int(llama_cpp.llama_model_size(self._core.model)),
-            context=self._context_bytes,
-            anon=now.anon,
-            file=now.file,
-        )
+        return reports.memory(self._text, tokenizer_bytes=self._tokenizer_bytes)
+
+    def audit_report(self) -> AuditReport:
+        """Return what the audits of tailored mode found since the model was loaded."""
+        return reports.audit(self._text)
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Free everything, after the step that is being computed. Closing twice is allowed."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            self._engine.close()
+            super().close()
+
+    # ---- what would need a logit for every token, or is not done yet ----
 
     @property
-    def _scores(self) -> LastPosition:
-        return LastPosition(LazyScores(self._store.n_vocab, self.last_logits))
+    def eval_logits(self) -> NoReturn:
+        """Not supported: there are no logits of the whole vocabulary."""
+        _not_supported("eval_logits")
+
+    def set_cache(self, cache: Any) -> None:
+        """Not supported yet."""
+        _not_supported("set_cache")
+
+    def save_state(self) -> NoReturn:
+        """Not supported yet."""
+        _not_supported("save_state")
+
+    def load_state(self, state: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_supported("load_state")
+
+    def embed(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_supported("embed")
+
+    def create_embedding(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet."""
+        _not_supported("create_embedding")
+
+    def __getstate__(self) -> NoReturn:
+        """Not supported yet."""
+        _not_supported("pickling")
+
+
+def _not_supported(what: str) -> NoReturn:
+    raise UnsupportedError(f"{what} is not supported by TailoredLlama yet")
+
+
+def _check_arguments(
+    mode: str, whole_head: str, learn: bool, audit: float, kwargs: dict[str, Any]
+) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
+    if whole_head not in get_args(Placement):
+        places = ", ".join(get_args(Placement))
+        raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
+    if not 0 <= audit <= 1 or (audit and mode != "tailored"):
+        raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
+    if learn and mode != "exact" and not audit:
+        raise ValueError("learn: only exact mode and audits find tokens to learn")
+    for name, harmless in _UNSUPPORTED.items():
+        if kwargs.get(name, harmless) != harmless:
+            _not_supported(f"{name}={kwargs[name]!r}")

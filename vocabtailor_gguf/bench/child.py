@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
-from llama_cpp import _internals as internals
 
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.process import process_memory
+from vocabtailor_gguf.runtime import backend
 
 _N_WARM = 8  # tokens before the clock starts
 _SPARE = 17  # room for the drafts of a block
@@ -80,15 +80,13 @@ def _text_test(llm: llama_cpp.Llama, tokens: list[int], n_gen: int, sampler: str
 
 def _core_test(job: dict[str, Any], n_ctx: int) -> int:
     """Return ns for the core alone, in the shortest loop: no embedding rows, head or sampling."""
-    model = internals.LlamaModel(
-        path_model=job["model"], params=llama_cpp.llama_model_default_params(), verbose=False
-    )
+    model = backend.load_model(job["model"], llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_outputs_max = n_ctx, 512, 512, 1
     params.n_threads = params.n_threads_batch = job["n_threads"]
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    context = internals.LlamaContext(model=model, params=params, verbose=False)
-    batch = internals.LlamaBatch(n_tokens=512, embd=0, n_seq_max=1, verbose=False)
+    context = backend.new_context(model, params)
+    batch = backend.Batch(n_tokens=512, embd=0, n_seq_max=1, verbose=False)
 
     def decode(n: int, past: int) -> None:
         batch.set_batch([i % 32 for i in range(n)], past, False)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.profiling.inputs import Example
-from vocabtailor_gguf.runtime.tokenizer import Variants
+from vocabtailor_gguf.runtime.tokenizer import Forms
 
 With = Literal["set", "prompt", "expanded"]
 
@@ -91,7 +91,7 @@ def measure_coverage(
     examples: Iterable[TokenisedExample],
     ranking: npt.NDArray[np.int32],
     always_on: npt.NDArray[np.int32],
-    variants: Variants,
+    variants: Forms,
 ) -> Coverage:
     """Measure how the heads of a ranking cover outputs.
 

@@ -20,7 +20,7 @@ from vocabtailor_gguf.profiling.inputs import Example, examples, expand
 from vocabtailor_gguf.profiling.profile import Profile
 from vocabtailor_gguf.profiling.report import Report, build_report
 from vocabtailor_gguf.profiling.tasks import Task
-from vocabtailor_gguf.runtime.tokenizer import Variants, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import Forms, Tokenizer, load_tokenizer
 
 _N_CTX = 4096
 _MAX_TOKENS = 128
@@ -64,7 +64,7 @@ def evaluate(
     texts = [e for name in files for e in examples(name, task)]
     with VocabStore(vocab_path) as store:
         tokenizer = load_tokenizer(vocab_path)
-        variants = Variants(tokenizer._model.vocab)
+        variants = Forms(tokenizer._model.vocab)
 
         def measure(of: Sequence[TokenisedExample]) -> Coverage:
             return measure_coverage(of, found.ranking, found.always_on, variants)
@@ -80,7 +80,7 @@ def evaluate(
             return build_report(
                 found,
                 store,
-                token_pieces(tokenizer),
+                Tokenizer(tokenizer._model).pieces(),
                 tolerances=tolerances,
                 held_out=reference,
                 own=own,

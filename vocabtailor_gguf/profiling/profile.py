@@ -27,7 +27,7 @@ from vocabtailor_gguf.profiling.thresholds import (
     keep_within,
     most_frequent_first,
 )
-from vocabtailor_gguf.runtime.tokenizer import always_on, load_tokenizer, token_pieces
+from vocabtailor_gguf.runtime.tokenizer import Tokenizer, always_on, load_tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 Progress = Callable[[int, int], None]  # documents, bytes
@@ -223,7 +223,7 @@ def profile(
         found = found if counts is None else found + counts
         tokenizer = load_tokenizer(vocab_path)
         on = always_on(tokenizer._model.vocab)
-        pieces = token_pieces(tokenizer)
+        pieces = Tokenizer(tokenizer._model).pieces()
         words = np.empty(0, dtype=np.int32)
         if languages:
             words = word_tokens(tokenizer, languages, n_words)

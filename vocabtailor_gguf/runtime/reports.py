@@ -1,10 +1,14 @@
-"""What a TailoredLlama tells about itself."""
+"""What an engine and a session tell about themselves."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import llama_cpp
+
+from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.record import Record
+from vocabtailor_gguf.runtime.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +85,58 @@ class MemoryReport(Record):
     context: int
     anon: int
     file: int
+
+
+def stats(session: Session) -> Stats:
+    """Return a session's counters."""
+    with session.lock:
+        session.check_open()
+        native = session.native.stats()
+        proved = None if session.verifier is None else session.verifier.stats()
+    embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
+    head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
+    return Stats(
+        tokens=int(native.n_decoded),
+        ms=embed + core + head + sample,
+        ms_core=core,
+        ms_head=head,
+        ms_sample=sample,
+        head_rows=session.head.n_rows,
+        rows_read=session.engine.store.n_read,
+        misses=session.n_missed,
+        drafted=0 if proved is None else int(proved.n_drafted),
+        rejected=0 if proved is None else int(proved.n_rejected),
+        ms_verify=0.0 if proved is None else proved.t_verify_us / 1e3,
+    )
+
+
+def audit(session: Session) -> AuditReport:
+    """Return what a session's audits found."""
+    with session.lock:
+        session.check_open()
+        if session.verifier is None:
+            return AuditReport(audited=0, outside=0, rate=0.0, tokens={})
+        native = session.verifier.stats()
+        n, outside = int(native.n_audited), int(native.n_outside)
+        tokens = session.verifier.missed() if n else {}
+    return AuditReport(audited=n, outside=outside, rate=outside / n if n else 0.0, tokens=tokens)
+
+
+def memory(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
+    """Return where the memory of a session and its engine goes."""
+    now = process_memory()
+    with session.lock:
+        session.check_open()
+        native = session.native.stats()
+        forms = 0 if session.forms is None else session.forms.n_bytes
+        return MemoryReport(
+            embedding=int(native.n_bytes_hidden),
+            head=session.head.n_bytes,
+            whole_head=session.engine.whole_head_bytes,
+            logits=int(native.n_bytes_logits),
+            tokenizer=tokenizer_bytes + forms,
+            core=int(llama_cpp.llama_model_size(session.engine.core.model)),
+            context=session.context_bytes,
+            anon=now.anon,
+            file=now.file,
+        )

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.errors import BadFileError
-from vocabtailor_gguf.runtime.log import collect_log, reason
+from vocabtailor_gguf.runtime.backend import collect_log, reason
+
+_MAX_PIECE = 1024  # bytes
 
 
 def load_tokenizer(vocab_path: str | os.PathLike[str]) -> llama_cpp.Llama:
@@ -55,7 +57,7 @@ def always_on(vocab: Any) -> npt.NDArray[np.int32]:
     return ids
 
 
-class Variants:
+class Forms:
     """Finds the tokens that write a word in another form.
 
     Forms are with and without a leading space, as it is, in lower case, capitalised and in upper
@@ -67,7 +69,7 @@ class Variants:
     Example:
         >>> tokenizer = load_tokenizer(VOCAB)
         >>> ids = tokenizer.tokenize(b"Rome", add_bos=False)
-        >>> set(Variants(tokenizer._model.vocab).find(ids)).isdisjoint(ids)
+        >>> set(Forms(tokenizer._model.vocab).find(ids)).isdisjoint(ids)
         True
     """
 
@@ -100,12 +102,30 @@ class Variants:
         self._handle = native.ffi.NULL
 
 
-def token_pieces(tokenizer: llama_cpp.Llama) -> list[bytes]:
-    """Return the text of every token as bytes; special tokens have none."""
-    vocab = tokenizer._model.vocab
-    buffer = ctypes.create_string_buffer(1024)
-    pieces = []
-    for token in range(tokenizer.n_vocab()):
-        n = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
-        pieces.append(buffer.raw[: max(n, 0)])
-    return pieces
+class Tokenizer:
+    """A store's vocabulary as the engine uses it: ids and pieces of text.
+
+    Args:
+        model: A `backend.Model` that is only a vocabulary; whoever made it closes it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._buffer = ctypes.create_string_buffer(_MAX_PIECE)
+        self.n_vocab = int(model.n_vocab())
+        self.always_on = always_on(model.vocab)  # (n,) int32, ascending
+
+    @property
+    def vocab(self) -> Any:
+        """The ctypes llama_vocab."""
+        return self._model.vocab
+
+    def piece(self, token: int) -> bytes:
+        """Return the text of a token; special tokens have none."""
+        buffer = self._buffer
+        n = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[: max(n, 0)]
+
+    def pieces(self) -> list[bytes]:
+        """Return the text of every token."""
+        return [self.piece(token) for token in range(self.n_vocab)]

@@ -17,7 +17,6 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import _internals as internals
 
 from vocabtailor_gguf.atomic import temporary_folder
 from vocabtailor_gguf.binding.head import ActiveHead
@@ -25,7 +24,7 @@ from vocabtailor_gguf.binding.session import NativeSession
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.child import mark, run_child
 from vocabtailor_gguf.errors import VocabTailorError
-from vocabtailor_gguf.runtime.log import collect_log, reason
+from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 from vocabtailor_gguf.split.merge import merge_model
 
@@ -111,13 +110,7 @@ class _Run:
         self.session = NativeSession(store, self.head)
         model_params = llama_cpp.llama_model_default_params()
         model_params.n_gpu_layers = 0
-        with collect_log(forward=False) as log:
-            try:
-                self.model = internals.LlamaModel(
-                    path_model=str(path), params=model_params, verbose=False
-                )
-            except ValueError as e:
-                raise VocabTailorError(f"llama.cpp cannot load {path.name}: {reason(log)}") from e
+        self.model = backend.load_model(path, model_params, forward=False)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = 2 * (_N_PREFILL + _N_STEPS)
         params.n_batch = params.n_ubatch = _N_PREFILL
@@ -125,7 +118,7 @@ class _Run:
         params.n_outputs_max = _N_PREFILL // _EVERY + 2
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.session.prepare(params)
-        self.context = internals.LlamaContext(model=self.model, params=params, verbose=False)
+        self.context = backend.new_context(self.model, params)
         self.session.attach(self.context.ctx)
         self.ids = ids
 

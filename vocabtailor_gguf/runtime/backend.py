@@ -1,0 +1,111 @@
+"""What is taken from the inner parts of llama_cpp. Nothing else imports them.
+
+``_internals`` has the classes around models, contexts and sampler chains that ``llama_cpp.Llama``
+itself is made of, ``_logger`` the callback of its log.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import llama_cpp
+from llama_cpp import _internals as internals
+from llama_cpp import _logger
+
+from vocabtailor_gguf.errors import BadFileError
+
+Model = internals.LlamaModel
+Context = internals.LlamaContext
+Batch = internals.LlamaBatch
+Sampler = internals.LlamaSampler
+
+
+@contextlib.contextmanager
+def collect_log(n_lines: int = 50, *, forward: bool = True) -> Iterator[collections.deque[str]]:
+    """Collect the last lines that llama.cpp logs; `forward` also sends them where they went."""
+    lines: collections.deque[str] = collections.deque(maxlen=n_lines)
+
+    def note(level: int, text: bytes, data: Any) -> None:
+        line = text.decode("utf-8", errors="replace").strip(" .\n")
+        if line:
+            lines.append(line)
+        if forward:
+            _logger.llama_log_callback(level, text, data)
+
+    callback = llama_cpp.llama_log_callback(note)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    try:
+        yield lines
+    finally:
+        llama_cpp.llama_log_set(_logger.llama_log_callback, ctypes.c_void_p(0))
+
+
+def reason(lines: Iterable[str]) -> str:
+    """Return what a log says about a failure: the lines that tell of an error, else its end."""
+    kept = list(lines)
+    errors = [line for line in kept if "error" in line.lower() or "failed" in line.lower()]
+    return " | ".join((errors or kept)[-3:]) or "llama.cpp gave no reason"
+
+
+def load_model(
+    path: str | os.PathLike[str], params: Any, *, verbose: bool = False, forward: bool = True
+) -> Any:
+    """Return llama.cpp's model of a file.
+
+    Args:
+        path: A GGUF file that llama.cpp loads.
+        params: ctypes llama_model_params.
+        verbose: As in ``llama_cpp.Llama``.
+        forward: Send llama.cpp's log where it went.
+
+    Raises:
+        BadFileError: llama.cpp cannot load it; the text ends with its log.
+    """
+    with collect_log(forward=forward) as log:
+        try:
+            return Model(path_model=os.fspath(path), params=params, verbose=verbose)
+        except ValueError as e:
+            raise BadFileError(f"{path}: {reason(log)}") from e
+
+
+def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:
+    """Return a context of a model with ctypes llama_context_params.
+
+    Raises:
+        BadFileError: llama.cpp cannot make it.
+    """
+    with collect_log() as log:
+        try:
+            return Context(model=model, params=params, verbose=verbose)
+        except ValueError as e:
+            raise BadFileError(f"{model.path_model}: {reason(log)}") from e
+
+
+def with_bias(chain: Any, bias: Mapping[int, float], n_vocab: int) -> Any:
+    """Return a chain that adds to the logits of some tokens, then goes on as `chain`.
+
+    ``llama_cpp.Llama`` makes a Python callback of a bias, which sees logits of all tokens.
+
+    Args:
+        chain: A `Sampler`; its samplers move to the new chain.
+        bias: Token ids, and what is added to their logits.
+        n_vocab: Tokens of the vocabulary.
+    """
+    if not bias:
+        return chain
+    array = (llama_cpp.llama_logit_bias * len(bias))(
+        *(llama_cpp.llama_logit_bias(token, value) for token, value in bias.items())
+    )
+    out = Sampler()
+    sampler = llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(bias), array)
+    llama_cpp.llama_sampler_chain_add(out.sampler, sampler)
+    for _ in range(llama_cpp.llama_sampler_chain_n(chain.sampler)):
+        moved = llama_cpp.llama_sampler_chain_remove(chain.sampler, 0)
+        llama_cpp.llama_sampler_chain_add(out.sampler, moved)
+    chain.close()
+    return out

@@ -1,0 +1,80 @@
+"""The ways to choose the next token of a text."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vocabtailor_gguf.binding.verifier import MAX_BLOCK, Verifier
+from vocabtailor_gguf.runtime.request import Request, Step
+
+if TYPE_CHECKING:
+    from vocabtailor_gguf.runtime.session import Session
+
+
+class Decide(Protocol):
+    """Chooses tokens for the requests of a session."""
+
+    def begin(self, session: Session, chain: Any) -> None:
+        """Start with a `backend.Sampler` at the end of the session's text."""
+
+    def next(self, session: Session, request: Request | None, chain: Any) -> Step:
+        """Return the step that follows the text; without a request nothing follows it."""
+
+
+class Active:
+    """The active set alone decides; where it holds every row, as in full mode, that is stock's."""
+
+    def begin(self, session: Session, chain: Any) -> None:
+        """Nothing is kept between steps."""
+
+    def next(self, session: Session, request: Request | None, chain: Any) -> Step:
+        """Sample from the logits of the active set."""
+        token = session.native.sample(chain.sampler, session.native.n_outputs - 1)
+        return Step(token, session.engine.tokenizer.piece(token))
+
+
+class Audited(Active):
+    """As `Active`, but a share of the steps is compared with the whole vocabulary's choice.
+
+    Args:
+        verifier: Of the session.
+        rate: The share, 0 to 1.
+        seed: Of the choice of steps.
+    """
+
+    def __init__(self, verifier: Verifier, rate: float, seed: int | None) -> None:
+        self._verifier = verifier
+        self._rate = rate
+        self._random = random.Random(seed)
+
+    def next(self, session: Session, request: Request | None, chain: Any) -> Step:
+        """Sample from the active set; an audit changes nothing."""
+        if self._random.random() < self._rate:
+            self._verifier.audit(chain.sampler)
+        return super().next(session, request, chain)
+
+
+class Verified:
+    """Drafts of the active set, proved against the whole vocabulary before they are given.
+
+    Args:
+        verifier: Of the session.
+    """
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    def begin(self, session: Session, chain: Any) -> None:
+        """Clone the chain."""
+        self._verifier.begin(chain.sampler)
+
+    def next(self, session: Session, request: Request | None, chain: Any) -> Step:
+        """Return the next proved token; a block is drafted where none is left."""
+        # what nobody will ask for need not be drafted
+        left = 1 if request is None else request.left
+        n = MAX_BLOCK if left is None else max(1, min(left, MAX_BLOCK))
+        n_whole = self._verifier.stats().n_whole
+        token = self._verifier.sample(max_block=n)
+        drafted = bool(self._verifier.stats().n_whole == n_whole)
+        return Step(token, session.engine.tokenizer.piece(token), from_draft=drafted)

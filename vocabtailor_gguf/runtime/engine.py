@@ -1,0 +1,90 @@
+"""What is loaded once and shared by all texts of a model."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
+from vocabtailor_gguf.runtime import backend
+from vocabtailor_gguf.runtime.tokenizer import Tokenizer
+from vocabtailor_gguf.sets.token_set import TokenSet
+
+
+class Engine:
+    """Store, core, tokenizer and whole head of a split model.
+
+    Sessions keep what they were made from alive: an engine that is closed gives no more of them.
+
+    Args:
+        core_path: ``NAME.core.gguf``, checked.
+        store: The open store of the pair; it is closed with the engine.
+        tokenizer: The store's vocabulary, which must outlive the engine.
+        model_params: ctypes llama_model_params of the core.
+        placement: Where the whole head lies.
+        n_threads: Threads that prepare the whole head.
+        verbose: As in ``llama_cpp.Llama``.
+
+    Raises:
+        BadFileError: llama.cpp cannot load the core.
+    """
+
+    def __init__(
+        self,
+        core_path: Path,
+        store: VocabStore,
+        tokenizer: Tokenizer,
+        model_params: Any,
+        *,
+        placement: Placement,
+        n_threads: int,
+        verbose: bool = False,
+    ) -> None:
+        self.store = store
+        self.tokenizer = tokenizer
+        self._placement = placement
+        self._n_threads = n_threads
+        self._whole_head: WholeHead | None = None
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        # freed in the opposite order: whole head, core, store
+        self._stack.callback(store.close)
+        self.core = backend.load_model(core_path, model_params, verbose=verbose)
+        self._stack.callback(self.core.close)
+
+    @property
+    def n_vocab(self) -> int:
+        """Tokens of the vocabulary."""
+        return self.store.n_vocab
+
+    @property
+    def whole_head(self) -> WholeHead:
+        """The LM head over every token, made when it is first asked for."""
+        with self._lock:
+            if self._whole_head is None:
+                self._whole_head = WholeHead(
+                    self.store, placement=self._placement, n_threads=self._n_threads
+                )
+                self._stack.callback(self._whole_head.close)
+            return self._whole_head
+
+    @property
+    def whole_head_bytes(self) -> int:
+        """Memory that the whole head holds, without mapped pages, in bytes."""
+        return 0 if self._whole_head is None else self._whole_head.n_bytes
+
+    def static_ids(self, token_set: TokenSet | None) -> npt.NDArray[np.int32]:
+        """Return the (n,) ascending ids of always-on tokens and of a token set."""
+        if token_set is None:
+            return self.tokenizer.always_on
+        return np.union1d(self.tokenizer.always_on, token_set.ids).astype(np.int32)
+
+    def close(self) -> None:
+        """Free all; sessions that are still open must be closed first. Twice is allowed."""
+        self._stack.close()

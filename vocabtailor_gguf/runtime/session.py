@@ -1,0 +1,371 @@
+"""One text of an engine: its context, its tokens, the rows it added to the active set."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf.binding.head import ActiveHead
+from vocabtailor_gguf.binding.session import NativeSession
+from vocabtailor_gguf.binding.store import token_array
+from vocabtailor_gguf.binding.verifier import Verifier
+from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
+from vocabtailor_gguf.process import process_memory
+from vocabtailor_gguf.runtime import backend
+from vocabtailor_gguf.runtime.decide import Active, Audited, Decide, Verified
+from vocabtailor_gguf.runtime.engine import Engine
+from vocabtailor_gguf.runtime.request import Request, Sampling, Step
+from vocabtailor_gguf.runtime.tokenizer import Forms
+
+_NO_TOKENS = np.empty(0, dtype=np.int32)
+
+
+class Session:
+    """A text and everything that belongs to it alone.
+
+    Each method holds the session's lock, so a second thread waits for the step of the first.
+
+    Args:
+        engine: What it is a session of; it must be closed later.
+        params: ctypes llama_context_params of the core's context.
+        exact: Prove each token against the whole vocabulary.
+        audit: Without `exact`, the share of steps that are compared with it.
+        learn: After each request, keep the tokens that the static set turned out to lack.
+        expand: Let a prompt's tokens bring other forms of their words.
+        seed: Of the choice of audited steps.
+        verbose: As in ``llama_cpp.Llama``.
+
+    Attributes:
+        ids: (n_ctx,) int32, the text's tokens in front.
+        n_tokens: Of the text.
+        request: The live or the last request.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        params: Any,
+        *,
+        exact: bool,
+        audit: float = 0.0,
+        learn: bool = False,
+        expand: bool = True,
+        seed: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.lock = threading.RLock()
+        self.request: Request | None = None
+        self.n_tokens = 0
+        self.n_missed = 0  # tokens of prompts that the static set lacked
+        self.head = ActiveHead(engine.store)
+        self.native = NativeSession(engine.store, self.head)
+        before = process_memory()
+        self.native.prepare(params)
+        self.context = backend.new_context(engine.core, params, verbose=verbose)
+        self.context_bytes = max(0, process_memory().data - before.data)
+        self.native.attach(self.context.ctx)
+        self.n_ctx = int(self.context.n_ctx())
+        self.ids = np.empty(self.n_ctx, dtype=np.int32)
+        self.forms: Forms | None = Forms(engine.tokenizer.vocab) if expand else None
+        self.verifier: Verifier | None = None
+        if exact or audit:
+            self.verifier = Verifier(self.native, engine.whole_head, engine.tokenizer.vocab)
+        self._decide: Decide = Active()
+        if exact:
+            assert self.verifier is not None
+            self._decide = Verified(self.verifier)
+        elif audit:
+            assert self.verifier is not None
+            self._decide = Audited(self.verifier, audit, seed)
+        self._learn = learn
+        self._owns_text = exact  # the verifier: drafts lie beyond the text
+        self._is_live = False  # the request has not ended
+        self._is_closed = False
+
+    # ---- the active set ----
+
+    def set_static(self, ids: npt.NDArray[np.int32]) -> None:
+        """Replace the static rows by those of (n,) ids; tokens of the text stay active."""
+        with self.lock:
+            self.check_open()
+            self.head.set_static(ids)
+            self._add_prompt(self._prompt)
+            self.head.append(self.text)
+
+    def active_ids(self) -> npt.NDArray[np.int32]:
+        """Return the (K,) int32 ids of the active set, in row order."""
+        with self.lock:
+            self.check_open()
+            return self.head.ids()
+
+    def watch(self, tokens: Sequence[int]) -> None:
+        """Count from now on how often tokens are needed although the static set has them."""
+        with self.lock:
+            self.check_open()
+            if self.verifier is not None:
+                self.verifier.watch(tokens)
+
+    def needed(self) -> Counter[int]:
+        """Return how often tokens were needed that the set lacked, or that are watched."""
+        with self.lock:
+            self.check_open()
+            if self.verifier is None:
+                return Counter()
+            return Counter(self.verifier.missed()) + Counter(self.verifier.watched())
+
+    def _keep_learned(self) -> None:
+        """Let tokens that were lacked join the static rows, after those that are there."""
+        if self.verifier is None:
+            return
+        static = self.head.ids()
+        new = np.setdiff1d(np.fromiter(self.verifier.missed(), dtype=np.int32), static)
+        if new.size:
+            self.head.set_static(np.concatenate([static, new]))
+            self.verifier.watch([*self.verifier.watched(), *new.tolist()])
+
+    @property
+    def live_request(self) -> Request | None:
+        """The request that has not ended."""
+        return self.request if self._is_live else None
+
+    @property
+    def _prompt(self) -> npt.NDArray[np.int32]:
+        return self.request.prompt if self.request is not None and self._is_live else _NO_TOKENS
+
+    def _add_prompt(self, ids: npt.NDArray[np.int32]) -> int:
+        """Add a prompt's tokens, what a bias raises, and other forms; return how many lacked."""
+        n_missed = self.head.append(ids)
+        if self.request is not None and self._is_live:
+            raised = [t for t, b in self.request.sampling.bias.items() if b > 0]
+            self.head.append(np.array(raised, dtype=np.int32))
+        if self.forms is not None and ids.size:
+            self.head.append(self.forms.find(ids))
+        return n_missed
+
+    # ---- the text ----
+
+    @property
+    def text(self) -> npt.NDArray[np.int32]:
+        """The (n_tokens,) int32 ids of the text; a view."""
+        return self.ids[: self.n_tokens]
+
+    def check_open(self) -> None:
+        """Check that the session was not closed.
+
+        Raises:
+            VocabTailorError: It was.
+        """
+        if self._is_closed:
+            raise VocabTailorError("the model is closed")
+
+    def feed(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Decode (n,) tokens at the end of the text and add their rows.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: They do not fit into the context, or decoding failed.
+        """
+        ids = token_array(tokens)
+        with self.lock:
+            self.check_open()
+            if ids.size == 0:
+                return
+            if ids.max() >= self.engine.n_vocab:
+                raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
+            if self.n_tokens + ids.size > self.n_ctx:
+                raise VocabTailorError(
+                    f"{ids.size} tokens after a text of {self.n_tokens}: expected no more than "
+                    f"n_ctx = {self.n_ctx} in all"
+                )
+            self.n_missed += self.head.append(ids)
+            try:
+                if self._owns_text and self.verifier is not None:
+                    self.verifier.decode(ids)
+                else:
+                    self.native.decode(ids, pos=self.n_tokens)
+            except VocabTailorError:
+                # a failed decode leaves the text as it was, or nothing where that cannot be
+                self.n_tokens = min(self.n_tokens, self._n_past)
+                raise
+            self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
+            self.n_tokens += int(ids.size)
+
+    @property
+    def _n_past(self) -> int:
+        owner = self.verifier if self._owns_text and self.verifier is not None else self.native
+        return owner.n_past
+
+    def truncate(self, n: int) -> bool:
+        """Cut the text to its first `n` tokens; false where the model's memory cannot."""
+        with self.lock:
+            self.check_open()
+            if n == self.n_tokens:
+                return True
+            try:
+                if self._owns_text and self.verifier is not None:
+                    self.verifier.rewind(n)
+                else:
+                    self.native.truncate(n)
+            except VocabTailorError:
+                return False
+            self.n_tokens = n
+            return True
+
+    def reset(self) -> None:
+        """Forget the text; the active set falls back to the static one and the prompt's tokens."""
+        with self.lock:
+            self.check_open()
+            self.truncate(0)
+            self.head.reset()
+            self._add_prompt(self._prompt)
+
+    # ---- requests ----
+
+    def open(
+        self, sampling: Sampling, prompt: npt.NDArray[np.int32], *, reset: bool = True
+    ) -> Request:
+        """Open a request and decode its prompt; one that is live is superseded.
+
+        As in ``llama_cpp.Llama.generate``, what the text and the prompt begin with alike is kept.
+
+        Args:
+            sampling: How it chooses.
+            prompt: (n,) token ids.
+            reset: Begin a new text with the prompt; else the prompt follows the text.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: The prompt does not fit into the context, or decoding failed.
+        """
+        ids = token_array(prompt)
+        with self.lock:
+            self.check_open()
+            if ids.size and ids.max() >= self.engine.n_vocab:
+                raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
+            self.end(self.request)
+            self.request = Request(self, sampling, ids, 0)
+            self._is_live = True
+            try:
+                self.head.reset()
+                self.request.n_missed = self._add_prompt(ids)
+                self.n_missed += self.request.n_missed
+                rest = self._reuse(ids) if reset else ids
+                self.feed(rest)
+                self._decide.begin(self, sampling.chain)
+                self.request.rebase()
+            except BaseException:
+                self.end(self.request)
+                raise
+            return self.request
+
+    def _reuse(self, prompt: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Cut the text to what it has in common with a prompt; return what is left to decode."""
+        n = min(self.n_tokens, prompt.size)
+        differ = np.flatnonzero(self.ids[:n] != prompt[:n])
+        same = int(differ[0]) if differ.size else n
+        if same == prompt.size == self.n_tokens and self.native.n_outputs:
+            return _NO_TOKENS  # its last hidden state is here
+        if same == prompt.size:
+            same -= 1  # one token must be decoded to have a hidden state
+        if same > 0 and self.truncate(same):
+            return prompt[same:]
+        self.truncate(0)
+        return prompt
+
+    def decide(self, request: Request) -> Step:
+        """Choose the token that follows the text for the live request.
+
+        Raises:
+            VocabTailorError: The chain failed.
+        """
+        with self.lock:
+            self.check_open()
+            return self._decide.next(self, request, request.sampling.chain)
+
+    def decide_once(self, chain: Any) -> Step:
+        """Choose the token that follows the text with a `backend.Sampler`, for this once.
+
+        Raises:
+            VocabTailorError: There is no text, or the chain failed.
+        """
+        with self.lock:
+            self.check_open()
+            self._decide.begin(self, chain)
+            try:
+                return self._decide.next(self, None, chain)
+            finally:
+                if self.verifier is not None:
+                    self.verifier.end()
+
+    def end(self, request: Request | None) -> None:
+        """End a request: its rows are dropped, and its drafts."""
+        with self.lock:
+            if request is None or request is not self.request or not self._is_live:
+                return
+            self._is_live = False
+            if self._is_closed:
+                return
+            if self._owns_text and self.verifier is not None:
+                self.verifier.rewind(self.verifier.n_past)
+            self.head.reset()
+            if self._learn:
+                self._keep_learned()
+
+    # ---- chains without a request, as llama_cpp.Llama.sample has them ----
+
+    @property
+    def chain(self) -> Any:
+        """The chain of the live or the last request, None where there was none."""
+        return None if self.request is None else self.request.sampling.chain
+
+    def use_chain(self, chain: Any) -> None:
+        """Let `go_on` use a `backend.Sampler` from here on; None for none."""
+        with self.lock:
+            self.check_open()
+            self.end(self.request)
+            self.request = None
+            if chain is not None:
+                self._decide.begin(self, chain)
+                self.request = Request(self, Sampling(chain), _NO_TOKENS, 0)
+            elif self.verifier is not None:
+                self.verifier.end()
+
+    def go_on(self) -> Step:
+        """Choose the token that follows the text with the chain of the last request."""
+        with self.lock:
+            self.check_open()
+            assert self.request is not None
+            if not self._is_live:
+                self.head.append(self.text)  # what the chain has accepted must be active
+            return self._decide.next(self, self.request, self.request.sampling.chain)
+
+    # ---- what was found ----
+
+    def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Return ids (K,) and logits (K,) of the last position, in the head's order."""
+        with self.lock:
+            self.check_open()
+            if self.native.n_outputs == 0:
+                raise VocabTailorError("nothing has been decoded yet")
+            return self.head.ids(), self.native.logits(self.native.n_outputs - 1)
+
+    def close(self) -> None:
+        """Free all, after the step that another thread may be in. Twice is allowed."""
+        with self.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            # in the opposite order of making
+            if self.verifier is not None:
+                self.verifier.close()
+            if self.forms is not None:
+                self.forms.close()
+            self.context.close()
+            self.native.close()
+            self.head.close()
