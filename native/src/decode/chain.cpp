@@ -11,12 +11,7 @@ namespace vt {
 
 namespace {
 
-constexpr size_t PROBE_SIZE = 4096;  // a top-k beyond this is not worth a shortcut
-constexpr int    MAX_DEPTH  = 16;    // of chains in chains
-
-llama_token_data_array view(candidates & c) {
-    return {c.data(), c.size(), -1, false};
-}
+constexpr int MAX_DEPTH = 16;  // of chains in chains
 
 std::string name_of(const llama_sampler * s) {
     return s != nullptr && s->iface != nullptr && s->iface->name != nullptr ? llama_sampler_name(s) : "custom";
@@ -24,41 +19,6 @@ std::string name_of(const llama_sampler * s) {
 
 bool is_chain(llama_sampler * s) {
     return s->iface != nullptr && llama_sampler_chain_get(s, -1) != nullptr;
-}
-
-// what a sampler does to candidates of the given logits; llama.cpp gives no access to its parameters
-candidates probe(llama_sampler * sampler, const std::vector<float> & logits) {
-    candidates data(logits.size());
-    for (size_t i = 0; i < data.size(); i++) {
-        data[i] = {static_cast<int32_t>(i), logits[i], 0.0f};
-    }
-    const sampler_ptr      clone(llama_sampler_clone(sampler));
-    llama_token_data_array cur = view(data);
-    llama_sampler_apply(clone.get(), &cur);
-    return candidates(cur.data, cur.data + cur.size);
-}
-
-// how many a sampler keeps where logits are so far apart that it keeps as few as its parameters allow
-size_t n_least_kept(llama_sampler * sampler) {
-    std::vector<float> logits(PROBE_SIZE);
-    for (size_t i = 0; i < logits.size(); i++) {
-        logits[i] = -200.0f * static_cast<float>(i);
-    }
-    return probe(sampler, logits).size();
-}
-
-// largest distance below the best logit at which min-p still keeps a token
-float min_p_reach(llama_sampler * sampler) {
-    std::vector<float> logits(64, 0.0f);  // min-p keeps at least so many anyway
-    float              low  = 0.0f;
-    float              high = 128.0f;  // beyond the log of the smallest float
-    for (int i = 0; i < 48; i++) {
-        const float middle = 0.5f * (low + high);
-        logits.push_back(-middle);
-        (probe(sampler, logits).size() == logits.size() ? low : high) = middle;
-        logits.pop_back();
-    }
-    return high;
 }
 
 // all samplers that are not chains themselves; what llama.cpp would call although it is not there is an error

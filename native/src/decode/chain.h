@@ -19,8 +19,6 @@
 
 namespace vt {
 
-using candidates = std::vector<llama_token_data>;
-
 class chain {
   public:
     // clones the samplers, or borrows them, which then must outlive this and its copies

@@ -61,4 +61,40 @@ sampler_traits known_samplers::find(const llama_sampler * s) const {
     return {kind::unknown, false, false};
 }
 
+llama_token_data_array view(candidates & c) {
+    return {c.data(), c.size(), -1, false};
+}
+
+candidates probe(const llama_sampler * sampler, const std::vector<float> & logits) {
+    candidates data(logits.size());
+    for (size_t i = 0; i < data.size(); i++) {
+        data[i] = {static_cast<int32_t>(i), logits[i], 0.0f};
+    }
+    const sampler_ptr      clone(llama_sampler_clone(sampler));
+    llama_token_data_array cur = view(data);
+    llama_sampler_apply(clone.get(), &cur);
+    return candidates(cur.data, cur.data + cur.size);
+}
+
+size_t n_least_kept(const llama_sampler * sampler) {
+    std::vector<float> logits(PROBE_SIZE);
+    for (size_t i = 0; i < logits.size(); i++) {
+        logits[i] = -200.0f * static_cast<float>(i);
+    }
+    return probe(sampler, logits).size();
+}
+
+float min_p_reach(const llama_sampler * sampler) {
+    std::vector<float> logits(64, 0.0f);  // min-p keeps at least so many anyway
+    float              low  = 0.0f;
+    float              high = 128.0f;  // beyond the log of the smallest float
+    for (int i = 0; i < 48; i++) {
+        const float middle = 0.5f * (low + high);
+        logits.push_back(-middle);
+        (probe(sampler, logits).size() == logits.size() ? low : high) = middle;
+        logits.pop_back();
+    }
+    return high;
+}
+
 }  // namespace vt

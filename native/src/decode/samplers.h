@@ -26,6 +26,8 @@ enum class sampler_kind {
     unknown,      // anything may happen
 };
 
+using candidates = std::vector<llama_token_data>;
+
 struct sampler_traits {
     sampler_kind kind;
     bool         is_cloned;    // its clone goes on as it would go on itself
@@ -42,5 +44,20 @@ class known_samplers {
   private:
     std::vector<sampler_ptr> m_samples;  // one of each kind, in the order of the table
 };
+
+// as llama.cpp wants them
+llama_token_data_array view(candidates & c);
+
+// llama.cpp gives no access to parameters, so samplers are asked; each time a clone, which must be faithful
+
+// what a sampler does to candidates of these logits, whose ids count from 0
+candidates probe(const llama_sampler * sampler, const std::vector<float> & logits);
+
+// how many a sampler keeps where logits are so far apart that it keeps as few of PROBE_SIZE as its parameters allow
+constexpr size_t PROBE_SIZE = 4096;  // a top-k beyond this is not worth a shortcut
+size_t           n_least_kept(const llama_sampler * sampler);
+
+// largest distance below the best logit at which min-p still keeps a token
+float min_p_reach(const llama_sampler * sampler);
 
 }  // namespace vt
