@@ -253,6 +253,8 @@ class Session:
             self._is_live = True
             try:
                 self.head.reset()
+                if not reset:
+                    self.head.append(self.text)
                 self.request.n_missed = self._add_prompt(ids)
                 self.n_missed += self.request.n_missed
                 rest = self._reuse(ids) if reset else ids
