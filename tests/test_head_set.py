@@ -209,6 +209,82 @@ def test_closed_head(tiny_split: TinySplit) -> None:
         ActiveHead(store)
 
 
+@pytest.mark.parametrize("table", ["Q8_0", "Q8_0, bias", "Q4_0, 520", "Q4_K, 517", "F16, 517"])
+def test_shared_static_rows(table: str, bench: Callable[[str], Bench]) -> None:
+    b = bench(table)
+    first = ActiveHead(b.store)
+    first.set_static(ids32(range(70, 170)))
+    first.append(ids32([3, 4]))
+    before = b.store.n_read
+    second, third = (ActiveHead(b.store, share=first) for _ in range(2))
+    assert b.store.n_read == before
+    b.check(second, range(70, 170))  # appended rows are a head's own
+    second.append(ids32([9, 300, 3]))
+    b.check(first, [*range(70, 170), 3, 4])
+    b.check(second, [*range(70, 170), 9, 300, 3])
+    first.set_static(ids32([*range(70, 150), 200, 201]))
+    b.check(first, [*range(70, 150), 200, 201])
+    b.check(second, [*range(70, 170), 9, 300, 3])
+    b.check(third, range(70, 170))
+    first.append(ids32([5]))
+    second.reset()
+    third.set_static(ids32([1]))
+    before = b.store.n_read
+    third.set_static(ids32([1]))
+    second.set_static(ids32(range(70, 170)))
+    assert b.store.n_read == before
+    first.close()
+    third.close()
+    b.check(second, range(70, 170))
+    with pytest.raises(VocabTailorError, match="head"):
+        ActiveHead(b.store, share=first)
+    second.set_static(ids32(range(70, 100)))
+    b.check(second, range(70, 100))
+    fourth = ActiveHead(b.store, share=second)
+    for head in (second, fourth):
+        with pytest.raises(TokenIdError):
+            head.set_static(ids32([70, 99999]))
+        b.check(head, range(70, 100))
+
+
+def test_an_empty_head_is_shared(bench: Callable[[str], Bench]) -> None:
+    b = bench("Q8_0")
+    first = ActiveHead(b.store)
+    second = ActiveHead(b.store, share=first)
+    second.append(ids32([4, 5]))
+    first.set_static(ids32([1, 2]))
+    b.check(first, [1, 2])
+    b.check(second, [4, 5])
+
+
+def test_ids_while_another_thread_appends(bench: Callable[[str], Bench]) -> None:
+    b = bench("Q8_0, large")
+    head = ActiveHead(b.store)
+    head.set_static(ids32([0]))
+    wrong: list[str] = []
+
+    def work() -> None:
+        for i in range(1, b.n_vocab):
+            try:
+                head.append(ids32([i]))
+            except VocabTailorError as e:
+                if "another thread" not in str(e):
+                    wrong.append(str(e))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        try:
+            ids = head.ids()
+        except VocabTailorError as e:
+            assert "another thread" in str(e)
+            continue
+        assert ids[0] == 0
+        assert (np.diff(ids) > 0).all()
+    thread.join()
+    assert wrong == []
+
+
 def test_two_threads(bench: Callable[[str], Bench]) -> None:
     b = bench("Q8_0, large")
     head = ActiveHead(b.store)

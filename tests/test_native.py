@@ -74,3 +74,19 @@ def test_a_core_has_no_tokens_to_keep(tiny_split: TinySplit) -> None:
     with pytest.raises(VocabTailorError, match="no tokenizer"):
         always_on(llama_cpp.llama_model_get_vocab(core))
     llama_cpp.llama_model_free(core)
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_0", "Q4_K"])
+def test_buffers_of_weights(kind: str) -> None:
+    def ask(n_embd: int, n_rows: int, size: int = 32, which: int = parse_type(kind)) -> str:
+        name = native.ffi.new("char[]", size)
+        native.call("vt_weight_buffer", which, n_embd, n_rows, name, size)
+        return str(native.ffi.string(name).decode())
+
+    assert ask(256, 512) in ("CPU", "CPU_REPACK", "CPU_AARCH64", "AMX", "CPU_KLEIDIAI")
+    assert ask(256, 512, 3) == ask(256, 512)[:2]
+    for bad in ((0, 1), (-256, 1), (256, 0), (1 << 40, 1), (256, 1 << 40), (256, 1, 0)):
+        with pytest.raises(VocabTailorError):
+            ask(*bad)
+    with pytest.raises(VocabTailorError):
+        ask(256, 512, which=999)

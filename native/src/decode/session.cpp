@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 namespace vt {
 
@@ -24,6 +25,10 @@ bool is_head(const ggml_tensor * t) {
 }  // namespace
 
 void session::prepare(const llama_context_params & params) {
+    // llama.cpp aborts on it
+    if (params.n_outputs_max != 0 && params.n_outputs_max < params.n_seq_max) {
+        throw error(VT_ERROR_ARGUMENT, format("n_outputs_max is %u, expected at least n_seq_max = %u", params.n_outputs_max, params.n_seq_max));
+    }
     m_keeps_all     = params.swa_full;
     m_n_outputs_max = params.n_outputs_max == 0 ? SIZE_MAX : params.n_outputs_max;
     m_is_prepared   = true;
@@ -114,7 +119,7 @@ bool session::on_node(ggml_tensor * t, bool ask) {
     if (!ends && (m_lookups == nullptr || !m_lookups->wants(t))) {
         return !ask;
     }
-    if (!ask && m_node_error.empty()) {
+    if (!ask && m_node_error == nullptr) {
         try {
             if (!ends) {
                 m_lookups->replace(t);
@@ -124,8 +129,8 @@ bool session::on_node(ggml_tensor * t, bool ask) {
                 m_lookups->end_micro_batch();
             }
             capture(t->src[1]);
-        } catch (const std::exception & e) {
-            m_node_error = e.what();
+        } catch (...) {
+            m_node_error = std::current_exception();
         }
     }
     return true;
@@ -180,8 +185,8 @@ void session::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const 
         m_stats.t_core_us -= m_lookups->time_us() - embed_us;
         m_stats.t_embed_us = m_lookups->time_us();
     }
-    if (!m_node_error.empty()) {
-        throw error(VT_ERROR_COMPUTE, m_node_error);
+    if (m_node_error != nullptr) {
+        std::rethrow_exception(m_node_error);
     }
     if (result != 0) {
         throw error(VT_ERROR_COMPUTE, format("llama_decode of %zu tokens at position %d returned %d%s", n, pos, result,
@@ -194,17 +199,14 @@ void session::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const 
     m_stats.n_decoded += n;
 }
 
-// llama.cpp aborts where a micro-batch has more outputs than its context was made for
+// llama.cpp aborts where a batch has more outputs than its context was made for
 void session::check_outputs(const int8_t * outputs, size_t n) const {
     const size_t n_batch = llama_n_batch(m_ctx);
-    const size_t n_micro = llama_n_ubatch(m_ctx);
     size_t       count   = 0;
     for (size_t i = 0; i < n; i++) {
-        count = i % n_batch % n_micro == 0 ? 0 : count;
-        count += outputs[i] != 0;
+        count = (i % n_batch == 0 ? 0 : count) + (outputs[i] != 0 ? 1 : 0);
         if (count > m_n_outputs_max) {
-            throw error(VT_ERROR_ARGUMENT,
-                        format("%zu outputs in a micro-batch, the context has room for n_outputs_max = %zu", count, m_n_outputs_max));
+            throw error(VT_ERROR_ARGUMENT, format("%zu outputs in a batch, the context has room for n_outputs_max = %zu", count, m_n_outputs_max));
         }
     }
 }
@@ -239,7 +241,7 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
     }
     truncate(pos);
     clear_hidden();
-    m_node_error.clear();
+    m_node_error         = nullptr;
     const size_t n_batch = llama_n_batch(m_ctx);
     try {
         for (size_t i = 0; i < n; i += n_batch) {

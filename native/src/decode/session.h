@@ -13,8 +13,8 @@
 #include <llama.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
-#include <string>
 #include <vector>
 
 namespace vt {
@@ -78,7 +78,7 @@ class session {
     llama_context *               m_ctx           = nullptr;
     bool                          m_is_prepared   = false;
     bool                          m_keeps_all     = false;  // beyond a sliding window
-    size_t                        m_n_outputs_max = 0;      // of a micro-batch
+    size_t                        m_n_outputs_max = 0;      // of a batch
     size_t                        m_n_embd        = 0;
     std::unique_ptr<lookups>      m_lookups;
     std::vector<int32_t>          m_tokens;  // (n_batch,)
@@ -88,8 +88,8 @@ class session {
     std::vector<int8_t>           m_output;  // (n_batch,)
     std::vector<float>            m_hidden;  // (n_outputs, n_embd)
     std::vector<group>            m_groups;
-    std::string                   m_node_error;
-    std::vector<float>            m_logits;  // (group.n, n_rows)
+    std::exception_ptr            m_node_error;  // of the callback
+    std::vector<float>            m_logits;      // (group.n, n_rows)
     size_t                        m_logits_group   = SIZE_MAX;
     uint64_t                      m_logits_version = 0;
     std::vector<llama_token_data> m_candidates;  // (n_rows,)
