@@ -16,7 +16,7 @@ from vocabtailor_gguf.binding.session import NativeSession
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.binding.verifier import Verifier
 from vocabtailor_gguf.binding.whole_head import WholeHead
-from vocabtailor_gguf.runtime.log import collect_log
+from vocabtailor_gguf.runtime.backend import collect_log
 
 Samplers = Sequence[Callable[[], Any]]
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.session import NativeSession
-from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.binding.whole_head import WholeHead
 
 MAX_BLOCK = 16  # SCAN_MAX_STATES of the library
@@ -82,7 +81,7 @@ class Verifier:
 
     def decode(self, tokens: npt.NDArray[np.int32]) -> None:
         """Let the text go on with (n,) tokens; free where the draft has decoded them."""
-        ids = token_array(tokens)
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
         pointer = native.ffi.from_buffer("int32_t[]", ids)
         native.call("vt_verifier_decode", self._handle, pointer, ids.size)
 
@@ -104,7 +103,7 @@ class Verifier:
         Raises:
             TokenIdError: An id is outside the vocabulary.
         """
-        ids = token_array(tokens)
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
         pointer = native.ffi.from_buffer("int32_t[]", ids)
         native.call("vt_verifier_watch", self._handle, pointer, ids.size)
 

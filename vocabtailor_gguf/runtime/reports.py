@@ -19,14 +19,15 @@ class Stats(Record):
         tokens: Tokens decoded, prompts included.
         ms: Time in the native part, in ms: embedding rows, core, head and sampling.
         ms_core: Of it in llama.cpp's core.
-        ms_head: Of it in the LM head.
+        ms_head: Of it in the LM head, in exact mode the scans of the whole head too.
         ms_sample: Of it in the sampler chain.
         head_rows: Rows of the active set now.
         rows_read: Rows read from the store, of either table.
         misses: Prompt tokens that the static set lacked and that were added for a request.
         drafted: Tokens drafted in exact mode.
         rejected: Of them those that were not the whole vocabulary's choice.
-        ms_verify: Time of the scans of the whole head, in ms; not part of `ms`.
+        ms_verify: Time of verification, in ms: scans of the whole head, and what is decided again
+            after them. It is part of `ms_head` and `ms_sample`.
     """
 
     tokens: int
@@ -95,6 +96,9 @@ def stats(session: Session) -> Stats:
         proved = None if session.verifier is None else session.verifier.stats()
     embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
     head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
+    if proved is not None:
+        head += proved.t_head_us / 1e3
+        sample += proved.t_sample_us / 1e3
     return Stats(
         tokens=int(native.n_decoded),
         ms=embed + core + head + sample,

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.session import NativeSession
-from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.binding.verifier import Verifier
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.process import process_memory
@@ -164,20 +163,17 @@ class Session:
         if self._is_closed:
             raise VocabTailorError("the model is closed")
 
-    def feed(self, tokens: npt.NDArray[np.int32]) -> None:
-        """Decode (n,) tokens at the end of the text and add their rows.
+    def feed(self, ids: npt.NDArray[np.int32]) -> None:
+        """Decode (n,) tokens, of `token_array`, at the end of the text and add their rows.
 
         Raises:
             TokenIdError: An id is outside the vocabulary.
             VocabTailorError: They do not fit into the context, or decoding failed.
         """
-        ids = token_array(tokens)
         with self.lock:
             self.check_open()
             if ids.size == 0:
                 return
-            if ids.max() >= self.engine.n_vocab:
-                raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
             if self.n_tokens + ids.size > self.n_ctx:
                 raise VocabTailorError(
                     f"{ids.size} tokens after a text of {self.n_tokens}: expected no more than "
@@ -228,7 +224,7 @@ class Session:
     # ---- requests ----
 
     def open(
-        self, sampling: Sampling, prompt: npt.NDArray[np.int32], *, reset: bool = True
+        self, sampling: Sampling, ids: npt.NDArray[np.int32], *, reset: bool = True
     ) -> Request:
         """Open a request and decode its prompt; one that is live is superseded.
 
@@ -236,14 +232,13 @@ class Session:
 
         Args:
             sampling: How it chooses.
-            prompt: (n,) token ids.
+            ids: (n,) token ids of the prompt, of `token_array`.
             reset: Begin a new text with the prompt; else the prompt follows the text.
 
         Raises:
             TokenIdError: An id is outside the vocabulary.
             VocabTailorError: The prompt does not fit into the context, or decoding failed.
         """
-        ids = token_array(prompt)
         with self.lock:
             self.check_open()
             if ids.size and ids.max() >= self.engine.n_vocab:

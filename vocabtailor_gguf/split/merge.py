@@ -9,12 +9,11 @@ from pathlib import Path
 
 from vocabtailor_gguf.atomic import check_targets, create, temporary_files
 from vocabtailor_gguf.errors import BadFileError, MismatchError
+from vocabtailor_gguf.gguf.data import tensor_chunks
 from vocabtailor_gguf.gguf.header import GGUFHeader, Tensor
 from vocabtailor_gguf.gguf.keys import EMBEDDING, HEAD, SOURCE_SHA, TENSOR_SHA
 from vocabtailor_gguf.gguf.pair import read_pair, sibling_store
 from vocabtailor_gguf.gguf.write import TensorSpec, layout
-
-_CHUNK = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,9 @@ def merge_model(
                 out.write(gap)
                 digest.update(gap)
                 with open(header.path, "rb") as source:
-                    source.seek(tensor.offset)
-                    left = tensor.n_bytes
-                    while left:
-                        chunk = source.read(min(left, _CHUNK))
-                        if not chunk:
-                            raise BadFileError(f"{header.path}: became shorter while it was read")
+                    for _, chunk in tensor_chunks(source, header.path, tensor):
                         out.write(chunk)
                         digest.update(chunk)
-                        left -= len(chunk)
                 at = made.offsets[tensor.name] + tensor.n_bytes
             digest.update(b"\0" * (made.size - at))
     sha256 = digest.hexdigest()

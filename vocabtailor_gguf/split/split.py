@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +13,8 @@ from typing import BinaryIO
 from vocabtailor_gguf.atomic import check_targets, create, temporary_files
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.types import parse_type
-from vocabtailor_gguf.errors import BadFileError, VocabTailorError
-from vocabtailor_gguf.gguf.header import Tensor
+from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.gguf.data import read_exactly, tensor_chunks
 from vocabtailor_gguf.gguf.keys import PAIR_ID, SOURCE_SHA, STUB_ROWS, TENSOR_SHA
 from vocabtailor_gguf.gguf.write import Layout, layout
 from vocabtailor_gguf.split.plan import SplitPlan, Table, plan_split, with_known
@@ -23,8 +23,6 @@ from vocabtailor_gguf.split.proof import Proof, prove_split
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-
-_CHUNK = 4 << 20  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -144,17 +142,18 @@ def _write(
     progress: Progress | None,
 ) -> None:
     digest = hashlib.sha256()
+    path = plan.source.path
     with (
-        open(plan.source.path, "rb") as source,
+        open(path, "rb") as source,
         create(core_path, core.size) as core_file,
         create(vocab_path, vocab.size) as vocab_file,
     ):
         tables = [_TableWriter(t, vocab_file, vocab.offsets[t.name]) for t in plan.tables]
         at = 0
         for tensor in plan.source.tensors.values():
-            digest.update(_read(source, plan, tensor.offset - at))
+            digest.update(read_exactly(source, path, tensor.offset - at))
             mine = [w for w in tables if w.table.source.name == tensor.name]
-            for start, chunk in _chunks(source, plan, tensor):
+            for start, chunk in tensor_chunks(source, path, tensor):
                 digest.update(chunk)
                 for writer in mine:
                     writer.write(chunk)
@@ -165,7 +164,7 @@ def _write(
                 if progress is not None:
                     progress(tensor.offset + start + len(chunk), plan.source.file_size)
             at = tensor.offset + tensor.n_bytes
-        digest.update(_read(source, plan, plan.source.file_size - at))
+        digest.update(read_exactly(source, path, plan.source.file_size - at))
 
         known = {SOURCE_SHA: digest.hexdigest()}
         known |= {TENSOR_SHA[w.table.name]: w.digest.hexdigest() for w in tables}
@@ -179,22 +178,8 @@ def _write(
             header = layout(with_known(records, known), tensors, alignment).header
             if len(header) != len(made.header):
                 raise VocabTailorError(
-                    f"{plan.source.path}: header of {len(header)} bytes, expected the planned "
+                    f"{path}: header of {len(header)} bytes, expected the planned "
                     f"{len(made.header)}"
                 )
             file.seek(0)
             file.write(header)
-
-
-def _chunks(source: BinaryIO, plan: SplitPlan, tensor: Tensor) -> Iterator[tuple[int, memoryview]]:
-    """Yield (start, bytes) of a tensor, cut at row boundaries."""
-    step = max(1, _CHUNK // tensor.row_bytes) * tensor.row_bytes
-    for start in range(0, tensor.n_bytes, step):
-        yield start, memoryview(_read(source, plan, min(step, tensor.n_bytes - start)))
-
-
-def _read(source: BinaryIO, plan: SplitPlan, n: int) -> bytes:
-    data = source.read(n)
-    if len(data) != n:
-        raise BadFileError(f"{plan.source.path}: became shorter while it was read")
-    return data

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.gguf.data import tensor_chunks
 from vocabtailor_gguf.gguf.header import GGUFHeader, Tensor
 from vocabtailor_gguf.gguf.keys import TENSOR_SHA
 from vocabtailor_gguf.gguf.pair import read_pair, sibling_store
@@ -17,8 +18,6 @@ from vocabtailor_gguf.record import Record
 from vocabtailor_gguf.split.proof import Proof, prove_split
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-
-_CHUNK = 4 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +90,8 @@ def _sha256(
 ) -> str:
     digest = hashlib.sha256()
     with open(header.path, "rb") as f:
-        f.seek(tensor.offset)
-        left = tensor.n_bytes
-        while left:
-            chunk = f.read(min(left, _CHUNK))
-            if not chunk:
-                raise BadFileError(f"{header.path}: became shorter while it was read")
+        for start, chunk in tensor_chunks(f, header.path, tensor):
             digest.update(chunk)
-            left -= len(chunk)
             if progress is not None:
-                progress(done + tensor.n_bytes - left, total)
+                progress(done + start + len(chunk), total)
     return digest.hexdigest()
