@@ -23,7 +23,7 @@ def _declare() -> cffi.FFI:
 
 ffi = _declare()
 native.lib()  # loads llama.cpp first
-_lib: Any = ffi.dlopen(str(native._library_path()))
+_lib: Any = ffi.dlopen(str(native.library_path()))
 
 
 def call(name: str, *args: Any) -> None:
