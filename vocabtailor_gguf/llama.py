@@ -30,6 +30,7 @@ from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.runtime.request import Sampling
 from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
 from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
@@ -353,6 +354,29 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
                     return
                 more = yield token
                 request.feed(token_array([token, *(more or ())]))
+
+    def stream(
+        self, tokens: Sequence[int], *, max_tokens: int | None = None, **sampling: Any
+    ) -> Stream:
+        """Return an iterator of `Step` after a prompt, with the text of each and its timings.
+
+        Args:
+            tokens: (n,) token ids of the prompt.
+            max_tokens: Steps at most; by default to the end of the context.
+            **sampling: As in ``llama_cpp.Llama.generate``.
+
+        Raises:
+            SupersededError: Another generation was begun on this model, or the text was changed.
+
+        Example:
+            >>> llm = TailoredLlama(CORE, n_ctx=64, verbose=False)
+            >>> steps = list(llm.stream(llm.tokenize(b"Rome is"), max_tokens=4, temp=0.0))
+            >>> len(steps)
+            4
+            >>> llm.close()
+        """
+        chain = self._init_sampler(**sampling)
+        return Stream(self._text, Sampling(chain, budget=max_tokens), token_array(tokens))
 
     def _create_completion(
         self,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,22 +136,19 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
             "prompt can be produced, no others",
             file=sys.stderr,
         )
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     ids: list[int] = []
     pieces: list[str] = []
-    began = time.perf_counter()
-    first = began
-    for token in _tokens(llm, tokens, limit, grammar, args):
-        if not ids:
-            first = time.perf_counter()
-        ids.append(token)
-        piece = llm.detokenize([token], prev_tokens=tokens + ids[:-1])
-        pieces.append(decoder.decode(piece))
+    steps = llm.stream(
+        tokens, max_tokens=limit, temp=args.temp, top_k=args.top_k, top_p=args.top_p,
+        min_p=args.min_p, grammar=grammar,
+    )  # fmt: skip
+    for step in steps:
+        ids.append(step.token)
+        pieces.append(step.text)
         if not args.json:
-            print(pieces[-1], end="", flush=True)
-    pieces.append(decoder.decode(b"", final=True))
-    ended = time.perf_counter()
-    speed = (len(ids) - 1) / (ended - first) if len(ids) > 1 else 0.0
+            print(step.text, end="", flush=True)
+    pieces.append(steps.rest)
+    took = steps.timings
     if args.json:
         _common.print_json(
             {
@@ -162,7 +156,7 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
                 "ids": ids,
                 "prompt_tokens": len(tokens),
                 "mode": llm.mode,
-                "tokens_per_second": speed,
+                "tokens_per_second": took.tokens_per_second,
                 "stats": dict(llm.stats),
                 "memory": dict(llm.memory_report()),
                 "audit": dict(llm.audit_report()),
@@ -172,9 +166,9 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
     print(pieces[-1])
     stats, memory = llm.stats, llm.memory_report()
     print(
-        f"prompt {len(tokens)} tokens in {1e3 * (first - began):.0f} ms; {len(ids)} tokens, "
-        f"{speed:.1f} tokens/s; {stats.head_rows:,} head rows; embedding, head and logits "
-        f"{(memory.embedding + memory.head + memory.logits) / 1e6:.1f} MB, "
+        f"prompt {took.n_prompt} tokens in {took.prompt_ms:.0f} ms; {took.n_tokens} tokens, "
+        f"{took.tokens_per_second:.1f} tokens/s; {stats.head_rows:,} head rows; embedding, head, "
+        f"logits {(memory.embedding + memory.head + memory.logits) / 1e6:.1f} MB, "
         f"process {(memory.anon + memory.file) / 1e6:.0f} MB",
         file=sys.stderr,
     )
@@ -197,28 +191,6 @@ def _print_audit(llm: TailoredLlama) -> None:
         f"({found.rate:.1%}) lay outside the set" + (f": {shown}" if shown else ""),
         file=sys.stderr,
     )
-
-
-def _tokens(
-    llm: TailoredLlama, prompt: list[int], limit: int, grammar: Any, args: argparse.Namespace
-) -> Iterator[int]:
-    if limit < 1:
-        return
-    stream = llm.generate(
-        prompt,
-        temp=args.temp,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        grammar=grammar,
-    )
-    for i, token in enumerate(stream, 1):
-        if llama_cpp.llama_vocab_is_eog(llm._model.vocab, token):
-            break
-        yield token
-        if i >= limit:
-            break
-    stream.close()
 
 
 def _check_ranges(args: argparse.Namespace) -> None:

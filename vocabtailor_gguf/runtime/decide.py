@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Decide(Protocol):
-    """Chooses tokens for the requests of a session."""
+    """Chooses tokens for the requests of a session; the texts of its steps are the request's."""
 
     def begin(self, session: Session, chain: Any) -> None:
         """Start with a `backend.Sampler` at the end of the session's text."""
@@ -31,7 +31,7 @@ class Active:
     def next(self, session: Session, request: Request | None, chain: Any) -> Step:
         """Sample from the logits of the active set."""
         token = session.native.sample(chain.sampler, session.native.n_outputs - 1)
-        return Step(token, session.engine.tokenizer.piece(token))
+        return Step(token)
 
 
 class Audited(Active):
@@ -77,4 +77,4 @@ class Verified:
         n_whole = self._verifier.stats().n_whole
         token = self._verifier.sample(max_block=n)
         drafted = bool(self._verifier.stats().n_whole == n_whole)
-        return Step(token, session.engine.tokenizer.piece(token), from_draft=drafted)
+        return Step(token, from_draft=drafted)

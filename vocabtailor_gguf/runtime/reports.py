@@ -94,6 +94,7 @@ def stats(session: Session) -> Stats:
         session.check_open()
         native = session.native.stats()
         proved = None if session.verifier is None else session.verifier.stats()
+        head_rows = session.head.n_rows
     embed, core = native.t_embed_us / 1e3, native.t_core_us / 1e3
     head, sample = native.t_head_us / 1e3, native.t_sample_us / 1e3
     if proved is not None:
@@ -105,7 +106,7 @@ def stats(session: Session) -> Stats:
         ms_core=core,
         ms_head=head,
         ms_sample=sample,
-        head_rows=session.head.n_rows,
+        head_rows=head_rows,
         rows_read=session.engine.store.n_read,
         misses=session.n_missed,
         drafted=0 if proved is None else int(proved.n_drafted),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
@@ -39,13 +40,13 @@ class Step:
 
     Attributes:
         token: Its id.
-        text: Its piece of text, as bytes: one character may need several tokens.
+        text: What it adds to the text: nothing yet where a character needs more tokens.
         logprobs: Of this token and the likeliest others; None where nobody asked.
         from_draft: Whether it was drafted with the active set before it was proved.
     """
 
     token: int
-    text: bytes
+    text: str = ""
     logprobs: Mapping[int, float] | None = None
     from_draft: bool = False
 
@@ -70,6 +71,7 @@ class Request:
         self.n_steps = 0
         self._session = session
         self._n_text = session.n_tokens  # where the text must be at the next step
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def left(self) -> int | None:
@@ -120,7 +122,12 @@ class Request:
             self.check()
             found = self._session.decide(self)
             self.n_steps += 1
-            return found
+            piece = self._session.engine.tokenizer.piece(found.token)
+            return dataclasses.replace(found, text=self._decoder.decode(piece))
+
+    def rest(self) -> str:
+        """Return what stands for a last character that stayed incomplete."""
+        return self._decoder.decode(b"", final=True)
 
     def close(self) -> None:
         """End it; twice is allowed."""

@@ -126,6 +126,10 @@ class Tokenizer:
         n = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[: max(n, 0)]
 
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends the generation."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
     def pieces(self) -> list[bytes]:
         """Return the text of every token."""
         return [self.piece(token) for token in range(self.n_vocab)]

@@ -1,0 +1,220 @@
+"""Requests on one text: what follows what, and what the end of one leaves to another."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import pytest
+from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
+
+from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
+from vocabtailor_gguf.errors import SupersededError
+from vocabtailor_gguf.runtime.request import Sampling
+
+MODES = ("exact", "tailored", "full")
+SAMPLED = {"temp": 1.2, "top_k": 40, "repeat_penalty": 1.3, "frequency_penalty": 0.4}
+
+
+@pytest.fixture(params=MODES)
+def llm(request: pytest.FixtureRequest, tiny_split: Callable[..., Any]) -> Iterator[TailoredLlama]:
+    core = tiny_split("llama", n_vocab=2048).core
+    chosen = TokenSet(range(300, 800))
+    with contextlib.closing(
+        TailoredLlama(core, mode=request.param, token_set=chosen, **COMMON)
+    ) as model:
+        yield model
+
+
+@pytest.mark.parametrize("how", ["closed", "collected"])
+@pytest.mark.parametrize("sampling", [{"temp": 0.0}, SAMPLED], ids=["greedy", "sampled"])
+def test_the_end_of_one_request_leaves_the_next_alone(
+    llm: TailoredLlama, how: str, sampling: dict[str, Any]
+) -> None:
+    expected = take(llm, PROMPTS[1], 60, **sampling)
+    llm.reset()
+    llm.set_seed(1)
+    first = llm.generate([5, 900, 901], reset=True, **sampling)
+    for _ in range(7):
+        next(first)
+    second = llm.generate(PROMPTS[1], reset=True, **sampling)
+    found = [next(second) for _ in range(20)]
+    rows = llm.active_ids
+    if how == "closed":
+        first.close()
+    else:
+        holder: list[Any] = [first]
+        holder.append(holder)  # a cycle: only the collector frees it
+        del first, holder
+        gc.collect()
+    assert np.array_equal(llm.active_ids, rows)
+    found += [next(second) for _ in range(40)]
+    second.close()
+    assert found == expected
+
+
+def test_a_superseded_request_says_so(llm: TailoredLlama) -> None:
+    first = llm.generate(PROMPTS[0], temp=0.0)
+    next(first)
+    second = llm.generate(PROMPTS[1], temp=0.0)
+    next(second)
+    with pytest.raises(SupersededError, match="another request"):
+        next(first)
+    assert [next(second) for _ in range(5)] == take(llm, PROMPTS[1], 6, temp=0.0)[1:]
+
+
+@pytest.mark.parametrize("change", ["eval", "reset", "n_tokens"])
+def test_a_text_that_was_changed_ends_the_request(llm: TailoredLlama, change: str) -> None:
+    stream = llm.generate(PROMPTS[0], temp=0.0)
+    for _ in range(3):
+        next(stream)
+    if change == "eval":
+        llm.eval([700])
+    elif change == "reset":
+        llm.reset()
+    else:
+        llm.n_tokens = 2
+    with pytest.raises(SupersededError, match="changed"):
+        next(stream)
+    assert len(take(llm, PROMPTS[0], 4, temp=0.0)) == 4
+
+
+def test_a_refused_request_supersedes_nothing(llm: TailoredLlama) -> None:
+    expected = take(llm, PROMPTS[0], 12, temp=0.0)
+    llm.reset()
+    stream = llm.generate(PROMPTS[0], temp=0.0)
+    found = [next(stream) for _ in range(4)]
+    for bad in ([-1], [10**6], [1.5]):
+        with pytest.raises(VocabTailorError):
+            next(llm.generate(bad, temp=0.0))  # type: ignore[arg-type]
+    found += [next(stream) for _ in range(8)]
+    assert found == expected
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "default", "penalties", "rewards", "plain draw"])
+def test_broken_off_repeated_continued(pair: Callable[..., Pair], sampling: str) -> None:
+    """Any way to go on after a stream that was broken off gives stock's tokens."""
+    both = pair("llama", {"n_vocab": 2048})
+    asked = SAMPLINGS[sampling]
+
+    def ask(model: llama_cpp.Llama, prompt: list[int], n: int) -> list[int]:
+        stream = model.generate(prompt, **asked)
+        tokens = [next(stream) for _ in range(n)]
+        stream.close()
+        return tokens
+
+    found = []
+    for model in (both.stock, both.exact):
+        model.reset()
+        model.set_seed(4)
+        tokens = [ask(model, PROMPTS[0], n) for n in (1, 1, 9, 1, 3)]  # the same prompt again
+        text = [*PROMPTS[0], *tokens[2]]
+        tokens.append(ask(model, text, 5))  # continued
+        tokens.append(ask(model, text[:-4], 5))  # forked
+        tokens.append(ask(model, PROMPTS[1], 5))  # another one
+        model.eval([500, 501])
+        tokens.append([model.sample() for _ in range(3)])  # the last chain goes on
+        found.append(tokens)
+    assert found[0] == found[1]
+
+
+def test_sampling_after_a_completion_goes_on_with_its_chain(pair: Callable[..., Pair]) -> None:
+    both = pair("llama", {"n_vocab": 2048})
+    found = []
+    for model in (both.stock, both.exact):
+        model.create_completion([5, 300], max_tokens=6, temperature=1.1, seed=3)
+        tokens = []
+        for _ in range(12):
+            tokens.append(model.sample(temp=0.0))  # the temperature is the completion's
+            model.eval(tokens[-1:])
+        found.append(tokens)
+    assert found[0] == found[1]
+
+
+def test_a_text_that_goes_on_keeps_its_tokens_active(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    asked: dict[str, Any] = {"mode": "tailored", "prompt_expansion": False, **COMMON}
+    with contextlib.closing(TailoredLlama(core, **asked)) as llm:
+        static = llm.active_ids
+        text = [1500, 1600, 1700]
+        llm.eval(text)
+        stream = llm.generate([1800], reset=False, temp=0.0)
+        next(stream)
+        assert llm.active_ids.tolist() == [*static, *text, 1800]
+        stream.close()
+        assert np.array_equal(llm.active_ids, static)
+
+
+def test_a_second_thread_waits(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with contextlib.closing(TailoredLlama(core, **COMMON)) as llm:
+        stop = threading.Event()
+        seen: list[int] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                seen.append(llm.active_ids.size)
+                llm.audit_report()
+                seen.append(len(llm.learned_token_set(least=0).ids) if llm.stats.rejected else 0)
+
+        reader = threading.Thread(target=read)
+        expected = take(llm, PROMPTS[0], 100, temp=1.0)
+        reader.start()
+        try:
+            found = take(llm, PROMPTS[0], 100, temp=1.0)
+        finally:
+            stop.set()
+            reader.join()
+        assert found == expected
+        assert seen
+
+
+def test_exact_mode_is_metered(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with contextlib.closing(TailoredLlama(core, **COMMON)) as llm:
+        take(llm, PROMPTS[0], 60, temp=0.0)
+        stats = llm.stats
+        assert stats.ms_head > 0 and stats.ms_sample > 0 and stats.ms_verify > 0
+        assert stats.ms >= stats.ms_core + stats.ms_head + stats.ms_sample
+        assert stats.drafted > 0
+
+
+def test_steps_carry_text_and_where_they_come_from(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with contextlib.closing(TailoredLlama(core, **COMMON)) as llm:
+        prompt = llm.tokenize(b"the cat")
+        stream = llm.stream(prompt, max_tokens=20, temp=0.0)
+        steps = list(stream)
+        assert [s.token for s in steps] == take(llm, prompt, 20, temp=0.0)[: len(steps)]
+        text = llm.detokenize([s.token for s in steps]).decode("utf-8", "replace")
+        assert "".join(s.text for s in steps) + stream.rest == text
+        assert any(s.from_draft for s in steps)
+        took = stream.timings
+        assert (took.n_prompt, took.n_tokens) == (len(prompt), len(steps))
+        assert took.prompt_ms > 0 and took.tokens_per_second > 0
+        assert list(llm.stream(prompt, max_tokens=0)) == []
+
+
+def test_a_request_is_left_once(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with contextlib.closing(TailoredLlama(core, **COMMON)) as llm:
+        session = llm._session
+        assert session is not None
+        prompt = np.array(PROMPTS[0], dtype=np.int32)
+        first = session.open(Sampling(llm._init_sampler(temp=0.0)), prompt)
+        first.close()
+        first.close()
+        with pytest.raises(SupersededError):
+            first.step()
+        with session.open(Sampling(llm._init_sampler(temp=0.0), budget=2), prompt) as second:
+            assert second.left == 2
+            token = second.step().token
+            assert second.left == 1
+            second.feed(np.array([token], dtype=np.int32))
+            with pytest.raises(SupersededError):
+                first.feed(prompt)
