@@ -127,21 +127,34 @@ template <typename F> void whole_head::for_each_scan(F && use) {
         use(0, m_scan_rows);
         return;
     }
-    const table &        t    = m_store.get_table(table_id::head);
-    scan_matrix          rows = m_scan_rows;
-    std::vector<uint8_t> buffer;
+    const table & t    = m_store.get_table(table_id::head);
+    scan_matrix   rows = m_scan_rows;
+    buffer        chunk;
+    {
+        const std::lock_guard<std::mutex> lock(m_spare_lock);
+        if (!m_spare.empty()) {
+            chunk = std::move(m_spare.back());
+            m_spare.pop_back();
+        }
+    }
     for_each_chunk(chunk_rows(t.row_bytes), [&](size_t first, size_t n) {
-        buffer.resize(n * t.row_bytes);
-        m_store.read_range(t, first, n, buffer.data());
-        rows.rows   = buffer.data();
+        chunk.resize(n * t.row_bytes);
+        m_store.read_range(t, first, n, chunk.data());
+        rows.rows   = chunk.data();
         rows.n_rows = static_cast<int64_t>(n);
         use(first, rows);
     });
+    const std::lock_guard<std::mutex> lock(m_spare_lock);
+    m_spare.push_back(std::move(chunk));
 }
 
 size_t whole_head::n_bytes() {
-    const std::lock_guard<std::mutex> lock(m_product);
-    return m_head.n_bytes() + m_rows.capacity() + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float);
+    const std::lock_guard<std::mutex> lock(m_product), spare_lock(m_spare_lock);
+    size_t                            n_spare = 0;
+    for (const buffer & b : m_spare) {
+        n_spare += b.capacity();
+    }
+    return m_head.n_bytes() + m_rows.capacity() + n_spare + (m_bias.capacity() + m_chunk.capacity()) * sizeof(float);
 }
 
 size_t whole_head::bring(size_t first, size_t n) {

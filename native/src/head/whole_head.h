@@ -52,6 +52,10 @@ class whole_head {
     float                    m_max_bias = 0.0f;
     std::vector<float>       m_chunk;  // (n_hidden, rows of a chunk)
 
+    using buffer = std::vector<uint8_t>;
+    std::mutex          m_spare_lock;
+    std::vector<buffer> m_spare;  // for streamed rows, of scans that have ended
+
     // calls use(first, n) for chunks of all rows
     template <typename F> void for_each_chunk(size_t chunk, F && use);
 
