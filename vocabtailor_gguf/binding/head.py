@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf.binding import native
-from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.binding.store import VocabStore, checked_ids
 
 
 class ActiveHead:
@@ -33,14 +33,14 @@ class ActiveHead:
 
     def set_static(self, ids: npt.NDArray[np.int32]) -> None:
         """Replace the whole set by (n,) ids, in this order."""
-        tokens = np.ascontiguousarray(ids, dtype=np.int32)
+        tokens = checked_ids(ids)
         pointer = native.ffi.from_buffer("int32_t[]", tokens)
         native.call("vt_head_set_static", self.handle, pointer, tokens.size)
 
     def append(self, ids: npt.NDArray[np.int32]) -> int:
         """Add (n,) ids that are not in the set yet; return how many were added."""
         added = native.ffi.new("size_t *")
-        tokens = np.ascontiguousarray(ids, dtype=np.int32)
+        tokens = checked_ids(ids)
         pointer = native.ffi.from_buffer("int32_t[]", tokens)
         native.call("vt_head_append", self.handle, pointer, tokens.size, added)
         return int(added[0])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.head import ActiveHead
-from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.binding.store import VocabStore, checked_ids
 
 
 class NativeSession:
@@ -66,7 +66,7 @@ class NativeSession:
             pos: At most `n_past`.
             outputs: (n,) marks of those whose logits are needed; by default the last one's.
         """
-        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        ids = checked_ids(tokens)
         marks = native.ffi.NULL
         if outputs is not None:
             if outputs.shape != ids.shape:

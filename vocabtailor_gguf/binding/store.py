@@ -32,6 +32,21 @@ def token_array(ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
+def checked_ids(ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return ids as `token_array` does; arrays that it has returned are not looked through again.
+
+    The library compares them with the vocabulary anyway.
+    """
+    if (
+        isinstance(ids, np.ndarray)
+        and ids.dtype == np.int32
+        and ids.ndim == 1
+        and ids.flags.c_contiguous
+    ):
+        return ids
+    return token_array(ids)
+
+
 class VocabStore:
     """A ``NAME.vocab.gguf``: validated when it is opened, read row by row.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.session import NativeSession
+from vocabtailor_gguf.binding.store import checked_ids
 from vocabtailor_gguf.binding.whole_head import WholeHead
 
 MAX_BLOCK = 16  # SCAN_MAX_STATES of the library
@@ -81,7 +82,7 @@ class Verifier:
 
     def decode(self, tokens: npt.NDArray[np.int32]) -> None:
         """Let the text go on with (n,) tokens; free where the draft has decoded them."""
-        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        ids = checked_ids(tokens)
         pointer = native.ffi.from_buffer("int32_t[]", ids)
         native.call("vt_verifier_decode", self._handle, pointer, ids.size)
 
@@ -103,7 +104,7 @@ class Verifier:
         Raises:
             TokenIdError: An id is outside the vocabulary.
         """
-        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        ids = checked_ids(tokens)
         pointer = native.ffi.from_buffer("int32_t[]", ids)
         native.call("vt_verifier_watch", self._handle, pointer, ids.size)
 
