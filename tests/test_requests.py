@@ -15,7 +15,8 @@ from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.errors import SupersededError
-from vocabtailor_gguf.runtime.request import Sampling
+from vocabtailor_gguf.runtime.request import Request
+from vocabtailor_gguf.runtime.steps import Sampling
 
 MODES = ("exact", "tailored", "full")
 SAMPLED = {"temp": 1.2, "top_k": 40, "repeat_penalty": 1.3, "frequency_penalty": 0.4}
@@ -206,12 +207,12 @@ def test_a_request_is_left_once(tiny_split: Callable[..., Any]) -> None:
         session = llm._session
         assert session is not None
         prompt = np.array(PROMPTS[0], dtype=np.int32)
-        first = session.open(Sampling(llm._init_sampler(temp=0.0)), prompt)
+        first = Request(session, Sampling(llm._init_sampler(temp=0.0)), prompt)
         first.close()
         first.close()
         with pytest.raises(SupersededError):
             first.step()
-        with session.open(Sampling(llm._init_sampler(temp=0.0), budget=2), prompt) as second:
+        with Request(session, Sampling(llm._init_sampler(temp=0.0), budget=2), prompt) as second:
             assert second.left == 2
             token = second.step().token
             assert second.left == 1

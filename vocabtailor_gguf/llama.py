@@ -27,9 +27,10 @@ from vocabtailor_gguf.runtime import backend, reports
 from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
-from vocabtailor_gguf.runtime.request import Sampling
+from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
 from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.steps import Sampling
 from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.learning import learned, learned_counts
@@ -345,7 +346,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         text = self._text
         chain = self._init_sampler(*args, **kwargs)
         sampling = Sampling(chain, asked.bias, asked.budget)
-        with text.open(sampling, ids, reset=reset) as request:
+        with Request(text, sampling, ids, reset=reset) as request:
             while True:
                 token = request.step().token
                 if stopping_criteria is not None and stopping_criteria(

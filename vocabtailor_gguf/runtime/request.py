@@ -1,77 +1,56 @@
-"""One generation on a session: what it asks for, the steps it gives."""
+"""One generation on a session."""
 
 from __future__ import annotations
 
 import codecs
 import dataclasses
-from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf.errors import SupersededError
-
-if TYPE_CHECKING:
-    from vocabtailor_gguf.runtime.session import Session
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a request chooses its tokens.
-
-    Attributes:
-        chain: A `backend.Sampler`, llama.cpp's sampler chain. Where a mode needs to take a decision
-            back it works on a clone.
-        bias: What is added to the logits of tokens; part of the chain already. Tokens that it
-            raises join the active set.
-        budget: Tokens that will be asked for at most, None where nobody knows.
-    """
-
-    chain: Any
-    bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    budget: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One token of a request.
-
-    Attributes:
-        token: Its id.
-        text: What it adds to the text: nothing yet where a character needs more tokens.
-        logprobs: Of this token and the likeliest others; None where nobody asked.
-        from_draft: Whether it was drafted with the active set before it was proved.
-    """
-
-    token: int
-    text: str = ""
-    logprobs: Mapping[int, float] | None = None
-    from_draft: bool = False
+from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.steps import Sampling, Step
 
 
 class Request:
-    """A live generation; made by `Session.open`.
+    """A live generation.
 
+    As in ``llama_cpp.Llama.generate``, what the text and the prompt begin with alike is kept.
     Leaving it drops the rows that it added to the active set. Another request on the same session
     supersedes it: then it gives no more steps, and leaving it touches nothing.
 
+    Args:
+        session: Whose text it goes on with; a live request of it is superseded.
+        sampling: How it chooses.
+        ids: (n,) token ids of the prompt, of `token_array`.
+        reset: Begin a new text with the prompt; else the prompt follows the text.
+
     Attributes:
         sampling: How it chooses.
-        n_missed: Tokens of the prompt that the static set lacked.
+        n_steps: Steps given.
+
+    Raises:
+        TokenIdError: An id is outside the vocabulary; no request is superseded.
+        VocabTailorError: The prompt does not fit into the context, or decoding failed.
     """
 
     def __init__(
-        self, session: Session, sampling: Sampling, prompt: npt.NDArray[np.int32], n_missed: int
+        self,
+        session: Session,
+        sampling: Sampling,
+        ids: npt.NDArray[np.int32],
+        *,
+        reset: bool = True,
     ) -> None:
         self.sampling = sampling
-        self.prompt = prompt  # (n,) whose rows stay active while it lives
-        self.n_missed = n_missed
         self.n_steps = 0
         self._session = session
-        self._n_text = session.n_tokens  # where the text must be at the next step
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with session.lock:
+            session.begin(self, sampling, ids, reset=reset)
+            self._n_text = session.n_tokens  # where the text must be at the next step
 
     @property
     def left(self) -> int | None:
@@ -79,14 +58,10 @@ class Request:
         budget = self.sampling.budget
         return None if budget is None else max(budget - self.n_steps, 0)
 
-    def rebase(self) -> None:
-        """Go on from where the text is now."""
-        self._n_text = self._session.n_tokens
-
     @property
     def is_live(self) -> bool:
         """Whether it is the session's request."""
-        return self._session.live_request is self
+        return self._session.holder is self
 
     def check(self) -> None:
         """Check that the text is where this request left it.
@@ -120,7 +95,7 @@ class Request:
         """
         with self._session.lock:
             self.check()
-            found = self._session.decide(self)
+            found = self._session.decide(self.left)
             self.n_steps += 1
             piece = self._session.engine.tokenizer.piece(found.token)
             return dataclasses.replace(found, text=self._decoder.decode(piece))
@@ -133,7 +108,7 @@ class Request:
         """End it; twice is allowed."""
         with self._session.lock:
             if self.is_live:
-                self._session.end(self)
+                self._session.end()
 
     def __enter__(self) -> Request:
         """Return the request itself."""

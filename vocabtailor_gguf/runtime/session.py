@@ -18,7 +18,7 @@ from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.decide import Active, Audited, Decide, Verified
 from vocabtailor_gguf.runtime.engine import Engine
-from vocabtailor_gguf.runtime.request import Request, Sampling, Step
+from vocabtailor_gguf.runtime.steps import Sampling, Step
 from vocabtailor_gguf.runtime.tokenizer import Forms
 
 _NO_TOKENS = np.empty(0, dtype=np.int32)
@@ -42,7 +42,8 @@ class Session:
     Attributes:
         ids: (n_ctx,) int32, the text's tokens in front.
         n_tokens: Of the text.
-        request: The live or the last request.
+        holder: The live request, None where there is none.
+        sampling: Of the live or the last request.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Session:
     ) -> None:
         self.engine = engine
         self.lock = threading.RLock()
-        self.request: Request | None = None
+        self.holder: object | None = None
+        self.sampling: Sampling | None = None
+        self._prompt = _NO_TOKENS  # of the live request
         self.n_tokens = 0
         self.n_missed = 0  # tokens of prompts that the static set lacked
         self.head = ActiveHead(engine.store)
@@ -75,16 +78,15 @@ class Session:
         self.verifier: Verifier | None = None
         if exact or audit:
             self.verifier = Verifier(self.native, engine.whole_head, engine.tokenizer.vocab)
-        self._decide: Decide = Active()
+        self._decide: Decide = Active(self.native)
         if exact:
             assert self.verifier is not None
             self._decide = Verified(self.verifier)
         elif audit:
             assert self.verifier is not None
-            self._decide = Audited(self.verifier, audit, seed)
+            self._decide = Audited(self.native, self.verifier, audit, seed)
         self._learn = learn
         self._owns_text = exact  # the verifier: drafts lie beyond the text
-        self._is_live = False  # the request has not ended
         self._is_closed = False
 
     # ---- the active set ----
@@ -128,20 +130,11 @@ class Session:
             self.head.set_static(np.concatenate([static, new]))
             self.verifier.watch([*self.verifier.watched(), *new.tolist()])
 
-    @property
-    def live_request(self) -> Request | None:
-        """The request that has not ended."""
-        return self.request if self._is_live else None
-
-    @property
-    def _prompt(self) -> npt.NDArray[np.int32]:
-        return self.request.prompt if self.request is not None and self._is_live else _NO_TOKENS
-
     def _add_prompt(self, ids: npt.NDArray[np.int32]) -> int:
         """Add a prompt's tokens, what a bias raises, and other forms; return how many lacked."""
         n_missed = self.head.append(ids)
-        if self.request is not None and self._is_live:
-            raised = [t for t, b in self.request.sampling.bias.items() if b > 0]
+        if self.sampling is not None and self.holder is not None:
+            raised = [t for t, b in self.sampling.bias.items() if b > 0]
             self.head.append(np.array(raised, dtype=np.int32))
         if self.forms is not None and ids.size:
             self.head.append(self.forms.find(ids))
@@ -223,43 +216,42 @@ class Session:
 
     # ---- requests ----
 
-    def open(
-        self, sampling: Sampling, ids: npt.NDArray[np.int32], *, reset: bool = True
-    ) -> Request:
-        """Open a request and decode its prompt; one that is live is superseded.
-
-        As in ``llama_cpp.Llama.generate``, what the text and the prompt begin with alike is kept.
+    def begin(
+        self,
+        holder: object,
+        sampling: Sampling,
+        ids: npt.NDArray[np.int32],
+        *,
+        reset: bool,
+    ) -> None:
+        """Let a request have the text, and decode its prompt; a live one is superseded.
 
         Args:
+            holder: The request.
             sampling: How it chooses.
             ids: (n,) token ids of the prompt, of `token_array`.
             reset: Begin a new text with the prompt; else the prompt follows the text.
 
         Raises:
-            TokenIdError: An id is outside the vocabulary.
+            TokenIdError: An id is outside the vocabulary; nothing has changed.
             VocabTailorError: The prompt does not fit into the context, or decoding failed.
         """
         with self.lock:
             self.check_open()
             if ids.size and ids.max() >= self.engine.n_vocab:
                 raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
-            self.end(self.request)
-            self.request = Request(self, sampling, ids, 0)
-            self._is_live = True
+            self.end()
+            self.holder, self.sampling, self._prompt = holder, sampling, ids
             try:
                 self.head.reset()
                 if not reset:
                     self.head.append(self.text)
-                self.request.n_missed = self._add_prompt(ids)
-                self.n_missed += self.request.n_missed
-                rest = self._reuse(ids) if reset else ids
-                self.feed(rest)
-                self._decide.begin(self, sampling.chain)
-                self.request.rebase()
+                self.n_missed += self._add_prompt(ids)
+                self.feed(self._reuse(ids) if reset else ids)
+                self._decide.begin(sampling.chain)
             except BaseException:
-                self.end(self.request)
+                self.end()
                 raise
-            return self.request
 
     def _reuse(self, prompt: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Cut the text to what it has in common with a prompt; return what is left to decode."""
@@ -275,15 +267,19 @@ class Session:
         self.truncate(0)
         return prompt
 
-    def decide(self, request: Request) -> Step:
-        """Choose the token that follows the text for the live request.
+    def decide(self, left: int | None) -> Step:
+        """Choose the token that follows the text with the chain of the live or the last request.
+
+        Args:
+            left: Steps that will be asked for at most, this one included; None where nobody knows.
 
         Raises:
             VocabTailorError: The chain failed.
         """
         with self.lock:
             self.check_open()
-            return self._decide.next(self, request, request.sampling.chain)
+            assert self.sampling is not None
+            return self._decide.next(self.sampling.chain, left)
 
     def decide_once(self, chain: Any) -> Step:
         """Choose the token that follows the text with a `backend.Sampler`, for this once.
@@ -293,19 +289,19 @@ class Session:
         """
         with self.lock:
             self.check_open()
-            self._decide.begin(self, chain)
+            self._decide.begin(chain)
             try:
-                return self._decide.next(self, None, chain)
+                return self._decide.next(chain, 1)
             finally:
                 if self.verifier is not None:
                     self.verifier.end()
 
-    def end(self, request: Request | None) -> None:
-        """End a request: its rows are dropped, and its drafts."""
+    def end(self) -> None:
+        """End the live request, if there is one: its rows are dropped, and its drafts."""
         with self.lock:
-            if request is None or request is not self.request or not self._is_live:
+            if self.holder is None:
                 return
-            self._is_live = False
+            self.holder, self._prompt = None, _NO_TOKENS
             if self._is_closed:
                 return
             if self._owns_text and self.verifier is not None:
@@ -319,17 +315,16 @@ class Session:
     @property
     def chain(self) -> Any:
         """The chain of the live or the last request, None where there was none."""
-        return None if self.request is None else self.request.sampling.chain
+        return None if self.sampling is None else self.sampling.chain
 
     def use_chain(self, chain: Any) -> None:
         """Let `go_on` use a `backend.Sampler` from here on; None for none."""
         with self.lock:
             self.check_open()
-            self.end(self.request)
-            self.request = None
+            self.end()
+            self.sampling = None if chain is None else Sampling(chain)
             if chain is not None:
-                self._decide.begin(self, chain)
-                self.request = Request(self, Sampling(chain), _NO_TOKENS, 0)
+                self._decide.begin(chain)
             elif self.verifier is not None:
                 self.verifier.end()
 
@@ -337,10 +332,9 @@ class Session:
         """Choose the token that follows the text with the chain of the last request."""
         with self.lock:
             self.check_open()
-            assert self.request is not None
-            if not self._is_live:
+            if self.holder is None:
                 self.head.append(self.text)  # what the chain has accepted must be active
-            return self._decide.next(self, self.request, self.request.sampling.chain)
+            return self.decide(None)
 
     # ---- what was found ----
 

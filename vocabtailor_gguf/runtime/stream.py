@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.runtime.request import Sampling, Step
+from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.steps import Sampling, Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Stream:
         budget = room if sampling.budget is None else min(sampling.budget, room)
         if budget < 1:
             return
-        with session.open(dataclasses.replace(sampling, budget=budget), prompt) as request:
+        with Request(session, dataclasses.replace(sampling, budget=budget), prompt) as request:
             while True:
                 step = request.step()
                 if session.engine.tokenizer.is_end(step.token):
