@@ -342,16 +342,16 @@ vt_status vt_verifier_get_stats(vt_verifier * v, vt_verifier_stats * out, char *
 vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 /* forms of words: with or without a leading space, in lower case, capitalised, in upper case */
-typedef struct vt_variants vt_variants;
+typedef struct vt_forms vt_forms;
 
 /* vocab must outlive it; it holds some 8 bytes for each token */
-vt_status vt_variants_new(const struct llama_vocab * vocab, vt_variants ** out, char * err, size_t n_err);
-void      vt_variants_free(vt_variants * v);
-uint64_t  vt_variants_n_bytes(const vt_variants * v);
+vt_status vt_forms_new(const struct llama_vocab * vocab, vt_forms ** out, char * err, size_t n_err);
+void      vt_forms_free(vt_forms * v);
+uint64_t  vt_forms_n_bytes(const vt_forms * v);
 
 /* tokens that write the words of ids in another form, without ids themselves. Writes up to n_out, ascending;
  * *n_found is their number in any case. A form that is no single token is left out. */
-vt_status vt_variants_find(const vt_variants * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
+vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
                            size_t n_err);
 
 /* ---- table types ---- */

@@ -74,14 +74,14 @@ class Forms:
     """
 
     def __init__(self, vocab: Any) -> None:
-        out = native.ffi.new("vt_variants **")
-        native.call("vt_variants_new", native.pointer("struct llama_vocab *", vocab), out)
-        self._handle: Any = native.ffi.gc(out[0], native.lib().vt_variants_free)
+        out = native.ffi.new("vt_forms **")
+        native.call("vt_forms_new", native.pointer("struct llama_vocab *", vocab), out)
+        self._handle: Any = native.ffi.gc(out[0], native.lib().vt_forms_free)
 
     @property
     def n_bytes(self) -> int:
         """Memory held, in bytes."""
-        return int(native.lib().vt_variants_n_bytes(self._handle))
+        return int(native.lib().vt_forms_n_bytes(self._handle))
 
     def find(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Return the (n,) int32 ascending ids of other forms of tokens, without these tokens.
@@ -94,7 +94,7 @@ class Forms:
         n = native.ffi.new("size_t *")
         found = np.empty(8 * ids.size, dtype=np.int32)  # four cases, with a space and without
         out = native.ffi.from_buffer("int32_t[]", found)
-        native.call("vt_variants_find", self._handle, given, ids.size, out, found.size, n)
+        native.call("vt_forms_find", self._handle, given, ids.size, out, found.size, n)
         return found[: n[0]]
 
     def close(self) -> None:

@@ -1,14 +1,14 @@
 // The C API: tokens of a vocabulary.
 
 #include "api/api.h"
-#include "vocab/variants.h"
+#include "vocab/forms.h"
 #include "vocab/vocab.h"
 
 #include <algorithm>
 #include <vector>
 
-struct vt_variants {
-    vt::variants impl;
+struct vt_forms {
+    vt::forms impl;
 };
 
 using namespace vt;
@@ -34,27 +34,27 @@ VT_EXPORT vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t
     });
 }
 
-VT_EXPORT vt_status vt_variants_new(const struct llama_vocab * vocab, vt_variants ** out, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_forms_new(const struct llama_vocab * vocab, vt_forms ** out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(vocab != nullptr && out != nullptr, "vocab and out must not be NULL");
         *out = nullptr;
-        *out = new vt_variants{vt::variants(vocab)};
+        *out = new vt_forms{vt::forms(vocab)};
     });
 }
 
-VT_EXPORT void vt_variants_free(vt_variants * v) {
+VT_EXPORT void vt_forms_free(vt_forms * v) {
     delete v;
 }
 
-VT_EXPORT uint64_t vt_variants_n_bytes(const vt_variants * v) {
+VT_EXPORT uint64_t vt_forms_n_bytes(const vt_forms * v) {
     return v ? v->impl.n_bytes() : 0;
 }
 
-VT_EXPORT vt_status vt_variants_find(const vt_variants * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
+VT_EXPORT vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
                                      size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr && n_found != nullptr && (n == 0 || ids != nullptr) && (n_out == 0 || out != nullptr),
-                "variants, ids, out and n_found must not be NULL");
+                "forms, ids, out and n_found must not be NULL");
         *n_found = copy_ids(v->impl.find(ids, n), out, n_out);
     });
 }

@@ -1,4 +1,4 @@
-#include "vocab/variants.h"
+#include "vocab/forms.h"
 
 #include "base/error.h"
 #include "vocab/letters.h"
@@ -75,7 +75,7 @@ std::vector<std::string> cases(const std::string & word) {
 
 }  // namespace
 
-variants::variants(const llama_vocab * vocab) : m_vocab(vocab) {
+forms::forms(const llama_vocab * vocab) : m_vocab(vocab) {
     require_tokenizer(vocab);
     const int32_t n_vocab = llama_vocab_n_tokens(vocab);
     size_t        n_slots = 64;
@@ -96,7 +96,7 @@ variants::variants(const llama_vocab * vocab) : m_vocab(vocab) {
     }
 }
 
-std::string variants::piece(int32_t id) const {
+std::string forms::piece(int32_t id) const {
     std::string   text(64, '\0');
     const int32_t n = llama_token_to_piece(m_vocab, id, text.data(), static_cast<int32_t>(text.size()), 0, false);
     text.resize(n > 0 ? static_cast<size_t>(n) : 0);  // longer texts are no words
@@ -104,7 +104,7 @@ std::string variants::piece(int32_t id) const {
 }
 
 // where a text is, or would be
-size_t variants::slot_of(const std::string & text) const {
+size_t forms::slot_of(const std::string & text) const {
     const size_t mask = m_slots.size() - 1;
     size_t       slot = std::hash<std::string>{}(text) &mask;
     while (m_slots[slot] >= 0 && piece(m_slots[slot]) != text) {
@@ -113,7 +113,7 @@ size_t variants::slot_of(const std::string & text) const {
     return slot;
 }
 
-std::vector<int32_t> variants::find(const int32_t * ids, size_t n) const {
+std::vector<int32_t> forms::find(const int32_t * ids, size_t n) const {
     const int32_t               n_vocab = llama_vocab_n_tokens(m_vocab);
     std::unordered_set<int32_t> seen;
     for (size_t i = 0; i < n; i++) {

@@ -11,10 +11,10 @@
 
 namespace vt {
 
-class variants {
+class forms {
   public:
     // vocab must outlive this
-    explicit variants(const llama_vocab * vocab);
+    explicit forms(const llama_vocab * vocab);
 
     // the forms of all ids, each once, without the ids themselves
     std::vector<int32_t> find(const int32_t * ids, size_t n) const;
