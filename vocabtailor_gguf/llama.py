@@ -21,6 +21,7 @@ from vocabtailor_gguf.errors import (
     UnsupportedError,
     VocabTailorError,
 )
+from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend, reports
@@ -35,6 +36,7 @@ from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
+from vocabtailor_gguf.split.cache import split_cached
 
 Mode = Literal["exact", "tailored", "full"]
 
@@ -63,7 +65,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     token is then a `SupersededError`. A second thread waits for the step of the first.
 
     Args:
-        model_path: ``NAME.core.gguf``.
+        model_path: ``NAME.core.gguf``, or an unsplit model, which is split into the cache on its
+            first use; see `vocabtailor_gguf.split.cache`.
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
         token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
         mode: ``"exact"``, ``"tailored"`` or ``"full"``.
@@ -106,7 +109,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         _check_arguments(mode, whole_head, learn, audit, kwargs)
-        core, vocab = Path(model_path), Path(vocab_path or sibling_store(model_path))
+        core, vocab = _find_pair(model_path, vocab_path)
         header = read_core(core)
         if kwargs.get("n_ctx") == 0:
             arch = header.require("general.architecture", str)
@@ -471,6 +474,18 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
     def __getstate__(self) -> NoReturn:
         """Not supported yet."""
         _not_supported("pickling")
+
+
+def _find_pair(
+    model_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str] | None
+) -> tuple[Path, Path]:
+    """Return core and store; an unsplit model is split into the cache on its first use."""
+    if vocab_path is not None:
+        return Path(model_path), Path(vocab_path)
+    if GGUFHeader(model_path).get("vocabtailor.kind") is None:
+        entry = split_cached(model_path)
+        return entry.core, entry.vocab
+    return Path(model_path), sibling_store(model_path)
 
 
 def _not_supported(what: str) -> NoReturn:

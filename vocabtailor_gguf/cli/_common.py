@@ -14,12 +14,32 @@ from typing import Any
 from vocabtailor_gguf import reading
 
 
-def add_core(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a split model."""
-    parser.add_argument("-m", "--model", required=True, metavar="CORE", help="NAME.core.gguf")
+def add_core(parser: argparse.ArgumentParser, *, or_unsplit: bool = False) -> None:
+    """Add the options that name a split model, or one that is split on its first use."""
+    names = "NAME.core.gguf, or an unsplit model" if or_unsplit else "NAME.core.gguf"
+    parser.add_argument("-m", "--model", required=True, metavar="CORE", help=names)
     parser.add_argument(
         "--vocab", metavar="FILE", help="NAME.vocab.gguf (default: the one beside the core)"
     )
+
+
+def find_pair(model: str, vocab: str | None, *, here: bool = False) -> tuple[str, str | None]:
+    """Return core and store; an unsplit model is split on its first use, with a bar and a line.
+
+    Raises:
+        VocabTailorError: There is no such file, or it cannot be split.
+    """
+    from vocabtailor_gguf.gguf.header import GGUFHeader
+    from vocabtailor_gguf.split.cache import split_cached
+
+    if vocab is not None or GGUFHeader(model).get("vocabtailor.kind") is not None:
+        return model, vocab
+    with progress_bar("split, for the first use") as progress:
+        entry = split_cached(model, here=here, progress=progress)
+    if entry.is_new:
+        told = f"split beside it, {entry.n_bytes / 1e6:.0f} MB" if here else entry.told
+        print(f"{model}: {told}", file=sys.stderr)
+    return str(entry.core), str(entry.vocab)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

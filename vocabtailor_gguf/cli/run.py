@@ -17,7 +17,10 @@ from vocabtailor_gguf.sets.token_set import TokenSet
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    _common.add_core(parser)
+    _common.add_core(parser, or_unsplit=True)
+    parser.add_argument(
+        "--here", action="store_true", help="keep the split of an unsplit model beside it"
+    )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("-p", "--prompt", help="the prompt")
     prompt.add_argument("-f", "--file", metavar="FILE", help="a file that holds the prompt")
@@ -72,9 +75,10 @@ def run(args: argparse.Namespace) -> int:
     _check_ranges(args)
     prompt = args.prompt if args.file is None else _common.read_text(args.file)
     grammar = _grammar(args)
+    core, vocab = _common.find_pair(args.model, args.vocab, here=args.here)
     llm = TailoredLlama(
-        args.model,
-        vocab_path=args.vocab,
+        core,
+        vocab_path=vocab,
         token_set=_token_set(args),
         mode=args.mode,
         whole_head=args.whole_head,
