@@ -7,7 +7,9 @@ Each run is a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -20,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from vocabtailor_gguf.child import run_child
-
 from vocabtailor_gguf.cli import main as vocabtailor
 
 _LANGUAGES = "en,it"
 _ROWS = 8000
-_MODES = ("stock", "exact", "tailored")
-_WIDTH = 96
+_MODES = ("stock", "exact", "exact, set", "tailored, set")
+_WIDTH, _NAME = 96, 15  # columns
+_N_WARM = 32  # tokens
 _SCHEMA = {
     "type": "object",
     "properties": {
@@ -75,8 +77,9 @@ def _load(mode: str, model: str, core: str, token_set: str) -> Any:
     common: dict[str, Any] = {"n_ctx": 512, "n_threads": threads, "verbose": False}
     if mode == "stock":
         return llama_cpp.Llama(model, **common)
-    chosen = token_set if mode == "tailored" else None
-    return TailoredLlama(core, token_set=chosen, mode=mode, **common)  # type: ignore[arg-type]
+    name, _, with_set = mode.partition(", ")
+    chosen = token_set if with_set else None
+    return TailoredLlama(core, token_set=chosen, mode=name, **common)  # type: ignore[arg-type]
 
 
 def _child(mode: str, *paths: str) -> None:
@@ -86,6 +89,11 @@ def _child(mode: str, *paths: str) -> None:
     from vocabtailor_gguf.process import process_memory
 
     llm = _load(mode, *paths)
+    # pages that are read for the first time are not what is shown
+    stream = llm.generate(llm.tokenize(b"Once upon a time"), temp=0.0)
+    for _ in itertools.islice(stream, _N_WARM):
+        pass
+    stream.close()
     found: dict[str, Any] = {}
     for name, job in _JOBS.items():
         grammar = None
@@ -120,8 +128,8 @@ def _speed(found: dict[str, Any], jobs: Callable[[Job], bool]) -> str:
 
 
 def _show(results: dict[str, dict[str, Any]]) -> None:
-    columns = ("mode", "text is stock's", "tokens/s", "under a schema", "resident MB")
-    print("\n" + "".join(f"{c:>17}" for c in columns).lstrip().replace("mode", "mode    ", 1))
+    columns = ("text is stock's", "tokens/s", "under a schema", "resident MB")
+    print(f"\n{'mode':<{_NAME}}" + "".join(f"{c:>17}" for c in columns))
     stock = results["stock"]
     for mode, found in results.items():
         same = sum(found[n]["text"] == stock[n]["text"] for n in _JOBS)
@@ -131,7 +139,7 @@ def _show(results: dict[str, dict[str, Any]]) -> None:
             _speed(found, lambda j: j.schema is not None),
             f"{found['resident'] / 1e6:.0f}",
         )
-        print(f"{mode:<8}" + "".join(f"{c:>17}" for c in row)[4:])
+        print(f"{mode:<{_NAME}}" + "".join(f"{c:>17}" for c in row))
     for name, job in _JOBS.items():
         lines = job.prompt.strip().splitlines()
         print(f"\n{name}: {' / '.join(lines[-2:])}")
@@ -139,7 +147,10 @@ def _show(results: dict[str, dict[str, Any]]) -> None:
             text = " ".join(found[name]["text"].split())
             if mode != "stock" and found[name]["text"] == stock[name]["text"]:
                 text = "the same"
-            indents = {"initial_indent": f"  {mode:<10}", "subsequent_indent": " " * 12}
+            indents = {
+                "initial_indent": f"  {mode:<{_NAME}}",
+                "subsequent_indent": " " * (_NAME + 2),
+            }
             print(textwrap.fill(text, _WIDTH, **indents))
 
 
@@ -156,7 +167,13 @@ def main() -> int:
     if not token_set.exists():
         print(f"== the {_ROWS:,} most frequent tokens of English and Italian", flush=True)
         asked = ["profile", "-m", str(vocab), "--language", _LANGUAGES, "--rows", str(_ROWS)]
-        if vocabtailor([*asked, "-o", str(token_set)]) != 0:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()) as log,
+        ):
+            failed = vocabtailor([*asked, "-o", str(token_set)]) != 0
+        if failed:
+            print(log.getvalue(), file=sys.stderr)
             return 1
     print("== running each mode in a process of its own, greedy", flush=True)
     results = {}
