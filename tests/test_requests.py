@@ -219,3 +219,24 @@ def test_a_request_is_left_once(tiny_split: Callable[..., Any]) -> None:
             second.feed(np.array([token], dtype=np.int32))
             with pytest.raises(SupersededError):
                 first.feed(prompt)
+
+
+def test_exact_mode_drafts_with_frequent_tokens(tiny_split: Callable[..., Any]) -> None:
+    core = tiny_split("llama", n_vocab=2048).core
+    with (
+        contextlib.closing(TailoredLlama(core, **COMMON)) as exact,
+        contextlib.closing(TailoredLlama(core, mode="tailored", **COMMON)) as tailored,
+    ):
+        guessed = np.setdiff1d(exact.active_ids, tailored.active_ids)
+        vocab = exact._model.vocab
+        normal = [
+            t
+            for t in range(2048)
+            if llama_cpp.llama_vocab_get_attr(vocab, t) & llama_cpp.LLAMA_TOKEN_ATTR_NORMAL
+        ]
+        assert set(guessed.tolist()) <= set(normal[: 2048 // 12])
+        assert guessed.size > 50
+        exact.set_token_set(TokenSet([1999]))  # a set of the user's own stands for itself
+        assert np.array_equal(np.setdiff1d(exact.active_ids, tailored.active_ids), [1999])
+        exact.set_token_set(None)
+        assert set(guessed.tolist()) <= set(exact.active_ids.tolist())

@@ -68,7 +68,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         model_path: ``NAME.core.gguf``, or an unsplit model, which is split into the cache on its
             first use; see `vocabtailor_gguf.split.cache`.
         vocab_path: ``NAME.vocab.gguf``; by default the one beside the core.
-        token_set: A `TokenSet`, the path of one, or None for always-on and prompt tokens only.
+        token_set: A `TokenSet`, the path of one, or None: then exact mode drafts with the
+            tokenizer's most frequent tokens, tailored mode has always-on and prompt tokens only.
         mode: ``"exact"``, ``"tailored"`` or ``"full"``.
         whole_head: Where exact mode and audits have the whole LM head: ``"mapped"``, as pages of
             the store's file; ``"memory"``, as a copy; ``"streamed"``, nowhere: it is read through
@@ -261,7 +262,9 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         if self._mode == "full":
             ids = np.arange(self.store.n_vocab, dtype=np.int32)
         else:
-            ids = self._engine.static_ids(chosen)
+            # a set of learned tokens only goes on from the guess that they were lacking in
+            guess = self._mode == "exact" and (chosen is None or len(chosen) == len(watched))
+            ids = self._engine.static_ids(chosen, guess=guess)
         with self._text.lock:
             self._text.watch(watched)
             self._text.set_static(ids)

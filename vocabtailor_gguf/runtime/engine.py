@@ -16,6 +16,10 @@ from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
 
+# of a guessed set: more rows cost more than they save (docs/measurements.md)
+_MOST_GUESSED = 8192
+_SHARE_GUESSED = 12  # one of so many tokens
+
 
 class Engine:
     """Store, core, tokenizer and whole head of a split model.
@@ -79,11 +83,23 @@ class Engine:
         """Memory that the whole head holds, without mapped pages, in bytes."""
         return 0 if self._whole_head is None else self._whole_head.n_bytes
 
-    def static_ids(self, token_set: TokenSet | None) -> npt.NDArray[np.int32]:
-        """Return the (n,) ascending ids of always-on tokens and of a token set."""
-        if token_set is None:
-            return self.tokenizer.always_on
-        return np.union1d(self.tokenizer.always_on, token_set.ids).astype(np.int32)
+    def static_ids(
+        self, token_set: TokenSet | None, *, guess: bool = False
+    ) -> npt.NDArray[np.int32]:
+        """Return the (n,) ascending ids of always-on tokens and of a token set.
+
+        Args:
+            token_set: The set, or None.
+            guess: Add the tokenizer's most frequent tokens. Where drafts are verified that costs
+                little and saves rejections.
+        """
+        ids = self.tokenizer.always_on
+        if token_set is not None:
+            ids = np.union1d(ids, token_set.ids)
+        if guess:
+            n = min(_MOST_GUESSED, self.n_vocab // _SHARE_GUESSED)
+            ids = np.union1d(ids, self.tokenizer.common(n))
+        return ids.astype(np.int32)
 
     def close(self) -> None:
         """Free all; sessions that are still open must be closed first. Twice is allowed."""

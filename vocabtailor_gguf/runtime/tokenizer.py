@@ -17,6 +17,7 @@ from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.runtime.backend import collect_log, reason
 
 _MAX_PIECE = 1024  # bytes
+_NORMAL = llama_cpp.LLAMA_TOKEN_ATTR_NORMAL
 
 
 def load_tokenizer(vocab_path: str | os.PathLike[str]) -> llama_cpp.Llama:
@@ -125,6 +126,19 @@ class Tokenizer:
         buffer = self._buffer
         n = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[: max(n, 0)]
+
+    def common(self, n: int) -> npt.NDArray[np.int32]:
+        """Return the first `n` ordinary tokens, or all of them, as (n,) int32 ascending ids.
+
+        Ids follow the order in which a tokenizer was trained, so these are the frequent ones.
+        """
+        ids: list[int] = []
+        for token in range(self.n_vocab):
+            if len(ids) == n:
+                break
+            if llama_cpp.llama_vocab_get_attr(self.vocab, token) & _NORMAL:
+                ids.append(token)
+        return np.array(ids, dtype=np.int32)
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends the generation."""
