@@ -29,6 +29,7 @@ from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.runtime.request import Request
+from vocabtailor_gguf.runtime.score import Over, Score, score_continuations, score_text
 from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
 from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
@@ -182,7 +183,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         self.n_batch = min(sizes["n_ctx"], sizes["n_batch"])
         self.context_params.n_batch = self.n_batch
         self.context_params.n_ubatch = min(self.n_batch, sizes["n_ubatch"])
-        self.context_params.n_outputs_max = 1
+        # every token of a batch may be scored; a core has few logits, so that costs little
+        self.context_params.n_outputs_max = self.n_batch
         self.model_params.vocab_only = False
 
     @property
@@ -300,6 +302,76 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             VocabTailorError: Nothing has been decoded yet.
         """
         return self._text.last_logits()
+
+    def score(
+        self,
+        text_or_tokens: str | bytes | Sequence[int],
+        top: int = 0,
+        *,
+        over: Over | None = None,
+    ) -> Score:
+        """Return the log-probability of each token of a text, which becomes the model's text.
+
+        Memory does not grow with the vocabulary times the length.
+
+        Args:
+            text_or_tokens: A text, tokenised as a prompt is, or (n,) token ids.
+            top: How many of the likeliest tokens to return for each.
+            over: What probabilities add up to one over: ``"vocabulary"`` or ``"active set"``; by
+                default the vocabulary, in mode ``"tailored"`` the active set.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: The text is longer than the context.
+
+        Example:
+            >>> llm = TailoredLlama(CORE, n_ctx=64, verbose=False)
+            >>> llm.score("Rome is old").logprobs[1:].max() < 0
+            np.True_
+            >>> llm.close()
+        """
+        return score_text(
+            self._text,
+            self._ids_of(text_or_tokens),
+            top=top,
+            over=over or self._over,
+            n_threads=self.context_params.n_threads_batch,
+        )
+
+    def score_continuations(
+        self,
+        context: str | bytes | Sequence[int],
+        continuations: Sequence[str | bytes | Sequence[int]],
+        top: int = 0,
+        *,
+        over: Over | None = None,
+    ) -> tuple[Score, ...]:
+        """Score several continuations of one context, which is decoded once; see `score`.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: A text is longer than the context, or the context is empty.
+        """
+        return score_continuations(
+            self._text,
+            self._ids_of(context),
+            [self._ids_of(c, add_bos=False) for c in continuations],
+            top=top,
+            over=over or self._over,
+            n_threads=self.context_params.n_threads_batch,
+        )
+
+    @property
+    def _over(self) -> Over:
+        return "active set" if self._mode == "tailored" else "vocabulary"
+
+    def _ids_of(
+        self, text: str | bytes | Sequence[int], *, add_bos: bool = True
+    ) -> npt.NDArray[np.int32]:
+        if isinstance(text, str | bytes):
+            raw = text.encode("utf-8") if isinstance(text, str) else text
+            return token_array(self.tokenize(raw, add_bos=add_bos, special=True))
+        return token_array(text)
 
     @property
     def _scores(self) -> LastPosition:

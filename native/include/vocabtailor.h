@@ -262,6 +262,12 @@ vt_status vt_whole_head_new(vt_store * store, const vt_whole_head_params * param
 void      vt_whole_head_free(vt_whole_head * w);
 vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err);
 
+/* log-probabilities over the whole vocabulary: of targets[i] after hidden state i, and of the n_top best tokens there, the best
+ * first. Memory does not grow with n_hidden x n_vocab. hidden: (n_hidden, n_embd) f32; targets and logprobs: (n_hidden,), or both
+ * NULL; top_ids and top_logprobs: (n_hidden, n_top), or NULL where n_top is 0. Several threads may call it. */
+vt_status vt_whole_head_log_probs(vt_whole_head * w, const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads,
+                                  float * logprobs, int32_t * top_ids, float * top_logprobs, char * err, size_t n_err);
+
 /* instruction families that this CPU can scan with, the best first; NULL beyond the last */
 const char * vt_scan_kernel(size_t i);
 
@@ -351,8 +357,7 @@ uint64_t  vt_forms_n_bytes(const vt_forms * v);
 
 /* tokens that write the words of ids in another form, without ids themselves. Writes up to n_out, ascending;
  * *n_found is their number in any case. A form that is no single token is left out. */
-vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
-                           size_t n_err);
+vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err, size_t n_err);
 
 /* ---- table types ---- */
 

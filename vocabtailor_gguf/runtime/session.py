@@ -164,14 +164,9 @@ class Session:
             VocabTailorError: They do not fit into the context, or decoding failed.
         """
         with self.lock:
-            self.check_open()
+            self._check_room(ids)
             if ids.size == 0:
                 return
-            if self.n_tokens + ids.size > self.n_ctx:
-                raise VocabTailorError(
-                    f"{ids.size} tokens after a text of {self.n_tokens}: expected no more than "
-                    f"n_ctx = {self.n_ctx} in all"
-                )
             self.n_missed += self.head.append(ids)
             try:
                 if self._owns_text and self.verifier is not None:
@@ -182,8 +177,42 @@ class Session:
                 # a failed decode leaves the text as it was, or nothing where that cannot be
                 self.n_tokens = min(self.n_tokens, self._n_past)
                 raise
-            self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
-            self.n_tokens += int(ids.size)
+            self._extend(ids)
+
+    def feed_all(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Decode (n,) tokens at the end of the text; return the (n, n_embd) hidden states of all.
+
+        There is no request while this is done.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: They do not fit into the context, or decoding failed.
+        """
+        with self.lock:
+            self._check_room(ids)
+            if ids.size == 0:
+                return np.empty((0, self.engine.store.n_embd), dtype=np.float32)
+            self.n_missed += self.head.append(ids)
+            every = np.ones(ids.size, dtype=np.int8)
+            try:
+                self.native.decode(ids, pos=self.n_tokens, outputs=every)
+            except VocabTailorError:
+                self.n_tokens = min(self.n_tokens, self._n_past)
+                raise
+            self._extend(ids)
+            return self.native.hidden()
+
+    def _check_room(self, ids: npt.NDArray[np.int32]) -> None:
+        self.check_open()
+        if self.n_tokens + ids.size > self.n_ctx:
+            raise VocabTailorError(
+                f"{ids.size} tokens after a text of {self.n_tokens}: expected no more than "
+                f"n_ctx = {self.n_ctx} in all"
+            )
+
+    def _extend(self, ids: npt.NDArray[np.int32]) -> None:
+        self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
+        self.n_tokens += int(ids.size)
 
     @property
     def _n_past(self) -> int:

@@ -114,6 +114,16 @@ VT_EXPORT void vt_whole_head_free(vt_whole_head * w) {
     delete w;
 }
 
+VT_EXPORT vt_status vt_whole_head_log_probs(vt_whole_head * w, const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top,
+                                            int32_t n_threads, float * logprobs, int32_t * top_ids, float * top_logprobs, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(w != nullptr && hidden != nullptr && n_hidden > 0, "whole head and hidden must not be NULL or empty");
+        require((targets == nullptr) == (logprobs == nullptr), "targets and logprobs belong together");
+        require(n_top == 0 || (top_ids != nullptr && top_logprobs != nullptr), "top_ids and top_logprobs must not be NULL");
+        w->impl.log_probs(hidden, n_hidden, targets, n_top, n_threads, logprobs, top_ids, top_logprobs);
+    });
+}
+
 VT_EXPORT vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(w != nullptr && out != nullptr, "whole head and out must not be NULL");

@@ -51,7 +51,7 @@ VT_EXPORT uint64_t vt_forms_n_bytes(const vt_forms * v) {
 }
 
 VT_EXPORT vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err,
-                                     size_t n_err) {
+                                  size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr && n_found != nullptr && (n == 0 || ids != nullptr) && (n_out == 0 || out != nullptr),
                 "forms, ids, out and n_found must not be NULL");
