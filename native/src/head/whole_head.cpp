@@ -15,7 +15,7 @@ namespace vt {
 namespace {
 
 constexpr size_t SCORED_STATES = 2048;        // multiplied together, so that rows are read once for them
-constexpr size_t SCORED_VALUES = 1u << 22;    // logits held at once
+constexpr size_t SCORED_VALUES = 1u << 21;    // logits held at once
 constexpr size_t CHUNK_ROWS    = 8192;        // of a product through ggml, whose logits are held at once
 constexpr size_t CHUNK_BYTES   = 256u << 20;  // where rows are long
 
