@@ -20,7 +20,9 @@ ROOT = Path(__file__).parent.parent
 MODULES = (
     "binding.store",
     "llama",
+    "runtime.scoring",
     "sets.token_set",
+    "split.cache",
     "split.merge",
     "split.split",
     "split.verify",

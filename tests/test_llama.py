@@ -303,14 +303,8 @@ def test_what_is_not_supported_says_so(
 
 def test_methods_that_are_not_supported_say_so(tailored: TailoredLlama) -> None:
     calls: list[Callable[[], Any]] = [
-        lambda: tailored.create_completion(
-            "a", logits_processor=llama_cpp.LogitsProcessorList([lambda ids, scores: scores])
-        ),
         lambda: tailored.embed("a"),
         lambda: tailored.create_embedding("a"),
-        lambda: tailored.save_state(),
-        lambda: tailored.load_state(None),
-        lambda: tailored.set_cache(None),
         lambda: tailored.eval_logits,
     ]
     for call in calls:

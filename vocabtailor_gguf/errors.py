@@ -1,17 +1,20 @@
-"""Errors raised by this package."""
+"""Errors raised by this package.
+
+They derive from the built-in types that llama-cpp-python raises in the same places too.
+"""
 
 from __future__ import annotations
 
 
-class VocabTailorError(Exception):
+class VocabTailorError(RuntimeError):
     """Base class of all errors of this package."""
 
 
-class BadFileError(VocabTailorError):
+class BadFileError(VocabTailorError, ValueError):
     """A file is malformed, or cannot be read or written."""
 
 
-class MismatchError(VocabTailorError):
+class MismatchError(VocabTailorError, ValueError):
     """Two files or objects do not belong together."""
 
 
@@ -19,7 +22,7 @@ class TokenIdError(VocabTailorError, ValueError):
     """A token id is outside the vocabulary, or not an integer."""
 
 
-class UnsupportedError(VocabTailorError):
+class UnsupportedError(VocabTailorError, ValueError):
     """A model or a feature that this package does not support."""
 
 

@@ -7,18 +7,18 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, get_args
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
+from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import (
     BadFileError,
     TokenIdError,
-    UnsupportedError,
     VocabTailorError,
 )
 from vocabtailor_gguf.gguf.header import GGUFHeader
@@ -27,10 +27,14 @@ from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend, reports
 from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.engine import Engine
+from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel
+from vocabtailor_gguf.runtime.missing import Missing, RawContextError, check_supported
+from vocabtailor_gguf.runtime.owner import Mode
+from vocabtailor_gguf.runtime.persistence import Persistence
+from vocabtailor_gguf.runtime.processors import bias_processor, processed
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.runtime.request import Request
-from vocabtailor_gguf.runtime.score import Over, Score, score_continuations, score_text
-from vocabtailor_gguf.runtime.scores import LastPosition, LazyScores
+from vocabtailor_gguf.runtime.scoring import Scoring
 from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
 from vocabtailor_gguf.runtime.stream import Stream
@@ -39,21 +43,14 @@ from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
 from vocabtailor_gguf.split.cache import split_cached
 
-Mode = Literal["exact", "tailored", "full"]
-
 logger = logging.getLogger(__name__)
 
-# arguments of llama_cpp.Llama that would give a wrong answer here, and the value that is harmless
-_UNSUPPORTED: dict[str, Any] = {
-    "logits_all": False,
-    "embedding": False,
-    "draft_model": None,
-    "lora_path": None,
-    "lora_base": None,
-}
+# how llama_cpp.Llama begins to say that a file could not be loaded
+_WHOLE_TYPES = (None, *(int(GGMLQuantizationType[n]) for n in ("F32", "F16", "BF16")))
+_NOT_LOADED = ("Failed to", "Model path does not exist")
 
 
-class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
+class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ignore[misc]
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
     Mode ``"exact"``, the default, gives llama.cpp's own output for the same seed and sampler chain:
@@ -95,7 +92,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         >>> llm.close()
     """
 
-    _session: Session | None = None  # until loading is done
+    _model: Any
+    _ctx: Any
 
     def __init__(
         self,
@@ -117,6 +115,15 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             arch = header.require("general.architecture", str)
             kwargs["n_ctx"] = header.require(f"{arch}.context_length", int)
         self._mode = mode
+        self._asked = {
+            "vocab_path": str(vocab),
+            "token_set": token_set,
+            "mode": mode,
+            "whole_head": whole_head,
+            "learn": learn,
+            "audit": audit,
+            "prompt_expansion": prompt_expansion,
+        }
         self.token_set: TokenSet | None = None
         self._counted: dict[int, int] = {}  # what had been needed when the token set was put in
         with contextlib.ExitStack() as undo:
@@ -146,7 +153,9 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             )
             undo.callback(session.close)
             self._session = session
-            self._ctx = session.context
+            self._ctx = SplitContext(session.context, self._last_row)
+            self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
+            self.metadata = self._model.metadata()
             self._n_ctx = session.n_ctx
             self.model_path = str(core)
             self.set_token_set(token_set)
@@ -175,6 +184,8 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             with backend.collect_log(forward=bool(kwargs.get("verbose", True))) as log:
                 super().__init__(str(vocab), **{**kwargs, **small})
         except (ValueError, RuntimeError) as e:
+            if not str(e).startswith(_NOT_LOADED):
+                raise  # an argument's fault, and the text names it
             raise BadFileError(f"{vocab}: {backend.reason(log)}") from e
         self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
         self._ctx.close()
@@ -186,12 +197,6 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         # every token of a batch may be scored; a core has few logits, so that costs little
         self.context_params.n_outputs_max = self.n_batch
         self.model_params.vocab_only = False
-
-    @property
-    def _text(self) -> Session:
-        if self._session is None:
-            raise VocabTailorError("the model is closed")
-        return self._session
 
     # ---- what llama_cpp.Llama keeps of its text ----
 
@@ -232,11 +237,6 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         return self._mode
 
     @property
-    def store(self) -> VocabStore:
-        """The open vocabulary store."""
-        return self._engine.store
-
-    @property
     def active_ids(self) -> npt.NDArray[np.int32]:
         """The (K,) int32 ids of the active set, in the order of the head's rows.
 
@@ -254,6 +254,7 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             MismatchError: The set was made for another tokenizer.
             TokenIdError: An id is outside the vocabulary.
         """
+        self._text.check_open()
         if isinstance(token_set, TokenSet) or token_set is None:
             chosen, where = token_set, "token set"
         else:
@@ -295,87 +296,10 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         new = {t: n for t, n in new.items() if n}
         return learned(base, new, self.store.tokenizer_sha256, decay=decay, least=least)
 
-    def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
-
-        Raises:
-            VocabTailorError: Nothing has been decoded yet.
-        """
-        return self._text.last_logits()
-
-    def score(
-        self,
-        text_or_tokens: str | bytes | Sequence[int],
-        top: int = 0,
-        *,
-        over: Over | None = None,
-    ) -> Score:
-        """Return the log-probability of each token of a text, which becomes the model's text.
-
-        Memory does not grow with the vocabulary times the length.
-
-        Args:
-            text_or_tokens: A text, tokenised as a prompt is, or (n,) token ids.
-            top: How many of the likeliest tokens to return for each.
-            over: What probabilities add up to one over: ``"vocabulary"`` or ``"active set"``; by
-                default the vocabulary, in mode ``"tailored"`` the active set.
-
-        Raises:
-            TokenIdError: An id is outside the vocabulary.
-            VocabTailorError: The text is longer than the context.
-
-        Example:
-            >>> llm = TailoredLlama(CORE, n_ctx=64, verbose=False)
-            >>> llm.score("Rome is old").logprobs[1:].max() < 0
-            np.True_
-            >>> llm.close()
-        """
-        return score_text(
-            self._text,
-            self._ids_of(text_or_tokens),
-            top=top,
-            over=over or self._over,
-            n_threads=self.context_params.n_threads_batch,
-        )
-
-    def score_continuations(
-        self,
-        context: str | bytes | Sequence[int],
-        continuations: Sequence[str | bytes | Sequence[int]],
-        top: int = 0,
-        *,
-        over: Over | None = None,
-    ) -> tuple[Score, ...]:
-        """Score several continuations of one context, which is decoded once; see `score`.
-
-        Raises:
-            TokenIdError: An id is outside the vocabulary.
-            VocabTailorError: A text is longer than the context, or the context is empty.
-        """
-        return score_continuations(
-            self._text,
-            self._ids_of(context),
-            [self._ids_of(c, add_bos=False) for c in continuations],
-            top=top,
-            over=over or self._over,
-            n_threads=self.context_params.n_threads_batch,
-        )
-
     @property
-    def _over(self) -> Over:
-        return "active set" if self._mode == "tailored" else "vocabulary"
-
-    def _ids_of(
-        self, text: str | bytes | Sequence[int], *, add_bos: bool = True
-    ) -> npt.NDArray[np.int32]:
-        if isinstance(text, str | bytes):
-            raw = text.encode("utf-8") if isinstance(text, str) else text
-            return token_array(self.tokenize(raw, add_bos=add_bos, special=True))
-        return token_array(text)
-
-    @property
-    def _scores(self) -> LastPosition:
-        return LastPosition(LazyScores(self.store.n_vocab, self.last_logits))
+    def split_metadata(self) -> dict[str, str]:
+        """This package's own keys of the core and the store; `metadata` has the source's."""
+        return dict(self._model.split_metadata)
 
     # ---- decoding ----
 
@@ -474,9 +398,12 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
                 )
         budget = max_tokens if max_tokens is not None and max_tokens > 0 else None
         asked = Asked(logits_processor or (), bias=bias, budget=budget)
-        yield from super()._create_completion(
-            *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
-        )
+        try:
+            yield from super()._create_completion(
+                *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
+            )
+        except RawContextError:  # it is asked for its size, to say that a prompt does not fit
+            raise ValueError(f"Requested tokens exceed context window of {self._n_ctx}") from None
 
     def _init_sampler(
         self,
@@ -485,10 +412,12 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         asked = Asked.of(logits_processor)
-        if asked:
-            _not_supported("logits_processor")
         chain = super()._init_sampler(*args, **kwargs)
-        return backend.with_bias(chain, asked.bias, self.store.n_vocab)
+        if not asked:
+            return backend.with_bias(chain, asked.bias, self.store.n_vocab)
+        # a bias comes after the processors, as in llama_cpp.Llama
+        more = [bias_processor(asked.bias)] if asked.bias else []
+        return processed(chain, [*asked, *more], lambda: self._input_ids, self.store.n_vocab)
 
     def reset(self) -> None:
         """Forget the text; the active set falls back to the static one."""
@@ -518,37 +447,13 @@ class TailoredLlama(llama_cpp.Llama):  # type: ignore[misc]
             session.close()
             self._engine.close()
             super().close()
+            # what llama_cpp.Llama would go on with is gone
+            self._model = self._ctx = self.tokenizer_ = Closed()
 
-    # ---- what would need a logit for every token, or is not done yet ----
-
-    @property
-    def eval_logits(self) -> NoReturn:
-        """Not supported: there are no logits of the whole vocabulary."""
-        _not_supported("eval_logits")
-
-    def set_cache(self, cache: Any) -> None:
-        """Not supported yet."""
-        _not_supported("set_cache")
-
-    def save_state(self) -> NoReturn:
-        """Not supported yet."""
-        _not_supported("save_state")
-
-    def load_state(self, state: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_supported("load_state")
-
-    def embed(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_supported("embed")
-
-    def create_embedding(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        _not_supported("create_embedding")
-
-    def __getstate__(self) -> NoReturn:
-        """Not supported yet."""
-        _not_supported("pickling")
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the arguments that make this model again, without its text."""
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, **self._asked, "model_path": self.model_path, "vocab_only": False}
 
 
 def _find_pair(
@@ -563,10 +468,6 @@ def _find_pair(
     return Path(model_path), sibling_store(model_path)
 
 
-def _not_supported(what: str) -> NoReturn:
-    raise UnsupportedError(f"{what} is not supported by TailoredLlama yet")
-
-
 def _check_arguments(
     mode: str, whole_head: str, learn: bool, audit: float, kwargs: dict[str, Any]
 ) -> None:
@@ -579,6 +480,6 @@ def _check_arguments(
         raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
     if learn and mode != "exact" and not audit:
         raise ValueError("learn: only exact mode and audits find tokens to learn")
-    for name, harmless in _UNSUPPORTED.items():
-        if kwargs.get(name, harmless) != harmless:
-            _not_supported(f"{name}={kwargs[name]!r}")
+    check_supported(kwargs)
+    if kwargs.get("type_v") not in _WHOLE_TYPES and not kwargs.get("flash_attn"):
+        raise ValueError(f"type_v: {kwargs['type_v']}: a quantised V cache needs flash_attn=True")

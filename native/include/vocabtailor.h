@@ -262,6 +262,9 @@ vt_status vt_whole_head_new(vt_store * store, const vt_whole_head_params * param
 void      vt_whole_head_free(vt_whole_head * w);
 vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err);
 
+/* all logits of one hidden state, the bits of llama.cpp's own. hidden: (n_embd,) f32; logits: (n_vocab,) f32, n_logits is its size */
+vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, int32_t n_threads, float * logits, size_t n_logits, char * err, size_t n_err);
+
 /* log-probabilities over the whole vocabulary: of targets[i] after hidden state i, and of the n_top best tokens there, the best
  * first. Memory does not grow with n_hidden x n_vocab. hidden: (n_hidden, n_embd) f32; targets and logprobs: (n_hidden,), or both
  * NULL; top_ids and top_logprobs: (n_hidden, n_top), or NULL where n_top is 0. Several threads may call it. */

@@ -50,6 +50,22 @@ class WholeHead:
         """Whether it is scanned by a kernel of this library, not by ggml's product."""
         return bool(self._info().own_kernel)
 
+    def logits(
+        self, hidden: npt.NDArray[np.float32], *, n_vocab: int, n_threads: int = 1
+    ) -> npt.NDArray[np.float32]:
+        """Return all (n_vocab,) float32 logits of one (n_embd,) float32 state."""
+        state = np.ascontiguousarray(hidden, dtype=np.float32)
+        out = np.empty(n_vocab, dtype=np.float32)
+        native.call(
+            "vt_whole_head_logits",
+            self.handle,
+            native.ffi.from_buffer("float[]", state),
+            n_threads,
+            native.ffi.from_buffer("float[]", out),
+            out.size,
+        )
+        return out
+
     def log_probs(
         self,
         hidden: npt.NDArray[np.float32],

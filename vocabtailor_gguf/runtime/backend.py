@@ -104,8 +104,13 @@ def with_bias(chain: Any, bias: Mapping[int, float], n_vocab: int) -> Any:
     out = Sampler()
     sampler = llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(bias), array)
     llama_cpp.llama_sampler_chain_add(out.sampler, sampler)
-    for _ in range(llama_cpp.llama_sampler_chain_n(chain.sampler)):
-        moved = llama_cpp.llama_sampler_chain_remove(chain.sampler, 0)
-        llama_cpp.llama_sampler_chain_add(out.sampler, moved)
-    chain.close()
-    return out
+    return move_samplers(chain, out)
+
+
+def move_samplers(source: Any, target: Any) -> Any:
+    """Move all samplers of a `Sampler` behind those of another one, which is returned."""
+    for _ in range(llama_cpp.llama_sampler_chain_n(source.sampler)):
+        moved = llama_cpp.llama_sampler_chain_remove(source.sampler, 0)
+        llama_cpp.llama_sampler_chain_add(target.sampler, moved)
+    source.close()
+    return target

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
@@ -73,6 +75,7 @@ class Session:
         self.context_bytes = max(0, process_memory().data - before.data)
         self.native.attach(self.context.ctx)
         self.n_ctx = int(self.context.n_ctx())
+        self._n_threads = int(params.n_threads)
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = Forms(engine.tokenizer.vocab) if expand else None
         self.verifier: Verifier | None = None
@@ -374,6 +377,62 @@ class Session:
             if self.native.n_outputs == 0:
                 raise VocabTailorError("nothing has been decoded yet")
             return self.head.ids(), self.native.logits(self.native.n_outputs - 1)
+
+    def last_scores(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Return ids and logits of the last position that decide: in exact mode all of them."""
+        with self.lock:
+            if not self._owns_text:
+                return self.last_logits()
+            self.check_open()
+            if self.native.n_outputs == 0:
+                raise VocabTailorError("nothing has been decoded yet")
+            n_vocab = self.engine.n_vocab
+            logits = self.engine.whole_head.logits(
+                self.native.hidden()[-1], n_vocab=n_vocab, n_threads=self._n_threads
+            )
+            return np.arange(n_vocab, dtype=np.int32), logits
+
+    def save(self) -> bytes:
+        """Return llama.cpp's state of the context, which holds the text and nothing beyond.
+
+        Raises:
+            VocabTailorError: llama.cpp cannot give it.
+        """
+        with self.lock:
+            self.check_open()
+            if self._owns_text and self.verifier is not None:
+                self.verifier.rewind(self.verifier.n_past)
+            size = int(llama_cpp.llama_state_get_size(self.context.ctx))
+            buffer = (ctypes.c_uint8 * size)()
+            n = int(llama_cpp.llama_state_get_data(self.context.ctx, buffer, size))
+            if not 0 < n <= size:
+                raise VocabTailorError("llama.cpp cannot save the state of its context")
+            return bytes(memoryview(buffer)[:n])
+
+    def load(self, ids: npt.NDArray[np.int32], state: bytes) -> None:
+        """Go back to a text that was saved; a live request is superseded.
+
+        Its last token is decoded again before a token is chosen.
+
+        Args:
+            ids: (n,) token ids of the text.
+            state: What `save` returned.
+
+        Raises:
+            VocabTailorError: llama.cpp cannot take the state, and the text is empty now.
+        """
+        with self.lock:
+            self.check_open()
+            self.use_chain(None)
+            self.reset()
+            buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+            n = int(llama_cpp.llama_state_set_data(self.context.ctx, buffer, len(state)))
+            self.native.attach(self.context.ctx)  # hidden states are those of another text
+            if n != len(state) or self._n_past != ids.size:
+                llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context.ctx), True)
+                raise VocabTailorError("llama.cpp cannot take the state: it is another model's")
+            self._extend(ids)
+            self.head.append(ids)
 
     def close(self) -> None:
         """Free all, after the step that another thread may be in. Twice is allowed."""

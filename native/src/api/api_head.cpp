@@ -114,6 +114,15 @@ VT_EXPORT void vt_whole_head_free(vt_whole_head * w) {
     delete w;
 }
 
+VT_EXPORT vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, int32_t n_threads, float * logits, size_t n_logits, char * err,
+                                         size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(w != nullptr && hidden != nullptr && logits != nullptr, "whole head, hidden and logits must not be NULL");
+        require(n_logits >= static_cast<size_t>(w->store->impl.info().n_vocab), "logits is too small");
+        w->impl.logits(hidden, n_threads, logits);
+    });
+}
+
 VT_EXPORT vt_status vt_whole_head_log_probs(vt_whole_head * w, const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top,
                                             int32_t n_threads, float * logprobs, int32_t * top_ids, float * top_logprobs, char * err, size_t n_err) {
     return guard(err, n_err, [&] {

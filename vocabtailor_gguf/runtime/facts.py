@@ -1,0 +1,123 @@
+"""A core and a vocabulary that look like the one model they came from."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.gguf.header import GGUFHeader
+
+_OURS = "vocabtailor."
+_OF_VOCABULARY = frozenset(
+    {"vocab", "vocab_type", "n_vocab", "add_bos_token", "add_eos_token", "tokenize", "detokenize"}
+)
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+
+Scores = Callable[[], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]  # ids, logits
+
+
+class SplitModel:
+    """Stands for llama.cpp's model of the unsplit file.
+
+    Text is the store's matter, everything else the core's: ``model`` is its llama_model, so what
+    llama.cpp tells about layers, heads and context is right. Parameters and bytes are those of all
+    tensors of the source.
+
+    Args:
+        vocabulary: A `backend.Model` that is only a vocabulary.
+        core: The `backend.Model` of the core.
+        headers: Of the core and the store.
+    """
+
+    def __init__(self, vocabulary: Any, core: Any, headers: tuple[GGUFHeader, GGUFHeader]) -> None:
+        self._vocabulary = vocabulary
+        self._core = core
+        of_store = headers[1].tensors
+        tensors = [
+            *of_store.values(),
+            *(t for t in headers[0].tensors.values() if t.name not in of_store),
+        ]
+        self._n_params = sum(int(np.prod(t.ne, dtype=np.int64)) for t in tensors)
+        self._size = sum(t.n_bytes for t in tensors)
+        found = {**core.metadata(), **vocabulary.metadata()}
+        order = headers[1].get(f"{_OURS}source.key_order", [])
+        self._metadata = {k: found[k] for k in order if k in found}
+        self.split_metadata = {k: v for k, v in found.items() if k.startswith(_OURS)}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the vocabulary knows of text, and the core of the rest."""
+        of_text = name in _OF_VOCABULARY or name.startswith("token_")
+        return getattr(self._vocabulary if of_text else self._core, name)
+
+    def n_params(self) -> int:
+        """Return the parameters of the source."""
+        return self._n_params
+
+    def size(self) -> int:
+        """Return the bytes of the source's tensors, as they are stored now."""
+        return self._size
+
+    def metadata(self) -> dict[str, str]:
+        """Return the source's keys, as llama.cpp shows them."""
+        return dict(self._metadata)
+
+
+class SplitContext:
+    """A core's context whose logits are the whole vocabulary's.
+
+    The context itself has logits of the core's stub rows only, which nobody may read as if there
+    were n_vocab of them.
+
+    Args:
+        context: A `backend.Context` of the core.
+        row: Returns the (n_vocab,) float32 logits of the last position.
+    """
+
+    def __init__(self, context: Any, row: Callable[[], npt.NDArray[np.float32]]) -> None:
+        self._context = context
+        self._row = row
+        self._kept: npt.NDArray[np.float32] | None = None  # what a pointer points to
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the context has."""
+        return getattr(self._context, name)
+
+    def get_logits(self) -> Any:
+        """Return a pointer to the (n_vocab,) logits of the last position; the next call ends it."""
+        self._kept = np.ascontiguousarray(self._row(), dtype=np.float32)
+        return self._kept.ctypes.data_as(_FLOATS)
+
+    def get_logits_ith(self, i: int) -> Any:
+        """Return a pointer to the logits of output `i`, of which only the last one is kept.
+
+        Raises:
+            VocabTailorError: Another output is asked for.
+        """
+        if i not in (-1, 0):
+            raise VocabTailorError(f"get_logits_ith({i}): only the last output's logits are kept")
+        return self.get_logits()
+
+
+class Closed:
+    """Stands where something was before the model was closed."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            VocabTailorError: Always.
+        """
+        raise VocabTailorError("the model is closed")
+
+
+def last_row(n_vocab: int, scores: Scores) -> npt.NDArray[np.float32]:
+    """Return (n_vocab,) float32 logits, -inf where there are none."""
+    ids, logits = scores()
+    row = np.full(n_vocab, -np.inf, dtype=np.float32)
+    row[ids] = logits
+    return row

@@ -1,0 +1,39 @@
+"""Texts that are saved and loaded: a part of TailoredLlama."""
+
+from __future__ import annotations
+
+import llama_cpp
+import numpy as np
+
+from vocabtailor_gguf.binding.store import token_array
+from vocabtailor_gguf.runtime.owner import SessionOwner
+
+
+class Persistence(SessionOwner):
+    """States, which ``llama_cpp.Llama``'s caches keep, too."""
+
+    def save_state(self) -> llama_cpp.LlamaState:
+        """Return the text and the state of its context; no logits travel with them.
+
+        Raises:
+            VocabTailorError: llama.cpp cannot give the state.
+        """
+        with self._text.lock:
+            state = self._text.save()
+            return llama_cpp.LlamaState(
+                input_ids=self._text.text.copy(),
+                scores=np.empty((0, 0), dtype=np.single),
+                n_tokens=self._text.n_tokens,
+                llama_state=state,
+                llama_state_size=len(state),
+                seed=self._seed,
+            )
+
+    def load_state(self, state: llama_cpp.LlamaState) -> None:
+        """Go back to what `save_state` returned, on this model or another one of its kind.
+
+        Raises:
+            VocabTailorError: It is the state of another model.
+        """
+        self._text.load(token_array(state.input_ids[: state.n_tokens]), state.llama_state)
+        self._seed = state.seed
