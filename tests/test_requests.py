@@ -16,6 +16,7 @@ from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.errors import SupersededError
 from vocabtailor_gguf.runtime.request import Request
+from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
 
 MODES = ("exact", "tailored", "full")
@@ -240,3 +241,36 @@ def test_exact_mode_drafts_with_frequent_tokens(tiny_split: Callable[..., Any]) 
         assert np.array_equal(np.setdiff1d(exact.active_ids, tailored.active_ids), [1999])
         exact.set_token_set(None)
         assert set(guessed.tolist()) <= set(exact.active_ids.tolist())
+
+
+def test_two_sessions_of_one_engine(
+    tiny: Callable[..., Any], tiny_split: Callable[..., Any]
+) -> None:
+    """Static rows, weights and the whole head are shared; texts take turns and are stock's."""
+    stock = llama_cpp.Llama(str(tiny("llama", n_vocab=2048)), **COMMON)
+    expected = [take(stock, p, 40, temp=1.0, seed=s) for p, s in zip(PROMPTS, (3, 4), strict=True)]
+    with contextlib.closing(TailoredLlama(tiny_split("llama", n_vocab=2048).core, **COMMON)) as llm:
+        one = llm._session
+        assert one is not None
+        two = Session(llm._engine, llm.context_params, exact=True, share=one)
+        assert np.array_equal(one.active_ids(), two.active_ids())
+        held = one.head.n_bytes
+        requests = []
+        for session, prompt, seed in zip((one, two), PROMPTS, (3, 4), strict=True):
+            llm.set_seed(seed)
+            chain = llm._init_sampler(temp=1.0)
+            requests.append(Request(session, Sampling(chain), np.array(prompt, dtype=np.int32)))
+        found: list[list[int]] = [[], []]
+        for _ in range(40):
+            for request, tokens in zip(requests, found, strict=True):
+                tokens.append(request.step().token)
+                request.feed(np.array(tokens[-1:], dtype=np.int32))
+        assert found == expected
+        for request in requests:
+            request.close()
+        two.set_static(np.array([5, 6, 7], dtype=np.int32))  # its own from here on
+        assert two.active_ids().size < one.active_ids().size
+        assert one.head.n_bytes >= held
+        two.close()
+        assert take(llm, PROMPTS[0], 40, temp=1.0, seed=3) == expected[0]
+    stock.close()

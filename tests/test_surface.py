@@ -63,7 +63,7 @@ def test_logits_processors(
         if bias is not None and llm is stock:
             # stock extends the list by the bias and then loses it
             row = np.array([bias.get(t, 0.0) for t in range(N_VOCAB)], dtype=np.single)
-            chosen = llama_cpp.LogitsProcessorList([*processors, lambda i, s: s + row])
+            chosen = llama_cpp.LogitsProcessorList([*processors, lambda i, s, row=row: s + row])
             out = llm.create_completion(PROMPTS[0], logits_processor=chosen, **asked)
         else:
             out = llm.create_completion(

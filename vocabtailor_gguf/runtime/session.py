@@ -39,6 +39,7 @@ class Session:
         learn: After each request, keep the tokens that the static set turned out to lack.
         expand: Let a prompt's tokens bring other forms of their words.
         seed: Of the choice of audited steps.
+        share: A session of the same engine, whose static rows this one has, too.
         verbose: As in ``llama_cpp.Llama``.
 
     Attributes:
@@ -58,6 +59,7 @@ class Session:
         learn: bool = False,
         expand: bool = True,
         seed: int | None = None,
+        share: Session | None = None,
         verbose: bool = False,
     ) -> None:
         self.engine = engine
@@ -67,7 +69,9 @@ class Session:
         self._prompt = _NO_TOKENS  # of the live request
         self.n_tokens = 0
         self.n_missed = 0  # tokens of prompts that the static set lacked
-        self.head = ActiveHead(engine.store)
+        self.head: ActiveHead = ActiveHead(
+            engine.store, share=None if share is None else share.head
+        )
         self.native = NativeSession(engine.store, self.head)
         before = process_memory()
         self.native.prepare(params)
