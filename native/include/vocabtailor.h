@@ -31,6 +31,7 @@ extern "C" {
 /* -- declarations: plain C, read as they stand by the Python binding -- */
 
 struct llama_context;
+struct llama_batch;
 struct llama_context_params;
 struct llama_sampler;
 struct llama_vocab;
@@ -123,6 +124,9 @@ vt_status vt_store_open(const char * path, vt_store ** out, char * err, size_t n
 void      vt_store_free(vt_store * s);
 vt_status vt_store_get_info(const vt_store * s, vt_store_info * out);
 
+/* another scale and soft cap than the file's, such as a user's overrides of the model's keys; before anything is made of the store */
+vt_status vt_store_set_logits(vt_store * s, float logit_scale, float logit_softcap, char * err, size_t n_err);
+
 /* out: (n, n_embd) f32, row-major; n_out is its size in floats */
 vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err);
 
@@ -213,6 +217,11 @@ vt_status vt_session_attach(vt_session * s, struct llama_context * ctx, char * e
  * NULL for the last one only. Earlier outputs are dropped. The batch is cut at the context's n_batch. After VT_ERROR_COMPUTE or
  * VT_ERROR_IO the text ends at pos, at 0 where the memory cannot go back. */
 vt_status vt_session_decode(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs, char * err, size_t n_err);
+
+/* llama_decode of a batch of token ids, with whatever sequences, positions and outputs it says; what it does to the memory is the
+ * caller's to know. Its outputs take the place of earlier ones. Batches that llama.cpp cuts otherwise than into consecutive parts
+ * fail (several sequences of a recurrent model). */
+vt_status vt_session_decode_batch(vt_session * s, const struct llama_batch * batch, char * err, size_t n_err);
 
 /* tokens in the context's memory */
 vt_status vt_session_n_past(vt_session * s, int32_t * n, char * err, size_t n_err);

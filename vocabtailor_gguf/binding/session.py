@@ -81,6 +81,11 @@ class NativeSession:
             marks,
         )
 
+    def decode_batch(self, batch: Any) -> None:
+        """Decode a ctypes llama_batch of token ids; its outputs take the place of earlier ones."""
+        pointer = native.pointer("struct llama_batch *", ctypes.pointer(batch))
+        native.call("vt_session_decode_batch", self.handle, pointer)
+
     @property
     def n_past(self) -> int:
         """Tokens in the context's memory."""

@@ -124,6 +124,19 @@ class VocabStore:
             )
         return out
 
+    def set_logits(self, *, scale: float, softcap: float) -> None:
+        """Take another logit scale and soft cap than the file's, before a head is made.
+
+        Args:
+            scale: Factor on the logits, 1 for none.
+            softcap: Logits become ``softcap * tanh(logit / softcap)``, 0 for none.
+
+        Raises:
+            VocabTailorError: They are no such numbers.
+        """
+        native.call("vt_store_set_logits", self.handle, scale, softcap)
+        self.logit_scale, self.logit_softcap = scale, softcap
+
     def check_core(self, path: str | os.PathLike[str]) -> None:
         """Check that a file is the core of this store.
 

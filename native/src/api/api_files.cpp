@@ -119,6 +119,13 @@ VT_EXPORT vt_status vt_store_get_info(const vt_store * s, vt_store_info * out) {
     return VT_OK;
 }
 
+VT_EXPORT vt_status vt_store_set_logits(vt_store * s, float logit_scale, float logit_softcap, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr, "store must not be NULL");
+        s->impl.set_logits(logit_scale, logit_softcap);
+    });
+}
+
 VT_EXPORT vt_status vt_store_rows(vt_store * s, const int32_t * ids, size_t n, float * out, size_t n_out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(s != nullptr && (n == 0 || (ids != nullptr && out != nullptr)), "store, ids and out must not be NULL");

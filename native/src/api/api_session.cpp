@@ -51,6 +51,14 @@ VT_EXPORT vt_status vt_session_decode(vt_session * s, const int32_t * tokens, si
     });
 }
 
+VT_EXPORT vt_status vt_session_decode_batch(vt_session * s, const struct llama_batch * batch, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && batch != nullptr, "session and batch must not be NULL");
+        const lock l(s);
+        s->impl.decode_batch(*batch);
+    });
+}
+
 VT_EXPORT vt_status vt_session_n_past(vt_session * s, int32_t * n, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(s != nullptr && n != nullptr, "session and n must not be NULL");

@@ -30,6 +30,7 @@ void session::prepare(const llama_context_params & params) {
         throw error(VT_ERROR_ARGUMENT, format("n_outputs_max is %u, expected at least n_seq_max = %u", params.n_outputs_max, params.n_seq_max));
     }
     m_keeps_all     = params.swa_full;
+    m_embeddings    = params.embeddings;
     m_n_outputs_max = params.n_outputs_max == 0 ? SIZE_MAX : params.n_outputs_max;
     m_is_prepared   = true;
 }
@@ -157,8 +158,35 @@ void session::capture(const ggml_tensor * input) {
     }
 }
 
-void session::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
-    m_tokens.assign(tokens, tokens + n);
+// a batch whose token ids are real; returns what llama_decode does
+int32_t session::run(llama_batch batch, size_t n_expected) {
+    const size_t  n        = static_cast<size_t>(batch.n_tokens);
+    const size_t  before   = n_outputs();
+    const int64_t embed_us = m_lookups != nullptr ? m_lookups->time_us() : 0;
+    const int64_t start    = ggml_time_us();
+    m_tokens.assign(batch.token, batch.token + n);
+    batch.token          = m_lookups != nullptr ? m_lookups->begin_batch(m_tokens.data(), n).data() : m_tokens.data();
+    const int32_t result = llama_decode(m_ctx, batch);
+    m_stats.t_core_us += ggml_time_us() - start;
+    if (m_lookups != nullptr) {
+        m_stats.t_core_us -= m_lookups->time_us() - embed_us;
+        m_stats.t_embed_us = m_lookups->time_us();
+    }
+    if (m_node_error != nullptr) {
+        std::rethrow_exception(m_node_error);
+    }
+    if (result != 0) {
+        return result;
+    }
+    if (n_outputs() - before != n_expected || (m_lookups != nullptr && !m_lookups->is_done())) {
+        throw error(VT_ERROR_COMPUTE, format("%zu hidden states seen, expected %zu: was the context made with the parameters of vt_session_prepare?",
+                                             n_outputs() - before, n_expected));
+    }
+    m_stats.n_decoded += n;
+    return 0;
+}
+
+void session::decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
     m_pos.resize(n);
     for (size_t i = 0; i < n; i++) {
         m_pos[i] = pos + static_cast<int32_t>(i);
@@ -169,34 +197,50 @@ void session::decode_batch(const int32_t * tokens, size_t n, int32_t pos, const 
 
     llama_batch batch = {};
     batch.n_tokens    = static_cast<int32_t>(n);
-    batch.token       = m_lookups != nullptr ? m_lookups->begin_batch(tokens, n).data() : m_tokens.data();
+    batch.token       = const_cast<int32_t *>(tokens);  // run copies them
     batch.pos         = m_pos.data();
     batch.n_seq_id    = m_n_seq.data();
     batch.seq_id      = m_seqs.data();
     batch.logits      = m_output.data();
 
-    const size_t  before   = n_outputs();
-    const size_t  expected = static_cast<size_t>(std::count_if(outputs, outputs + n, [](int8_t x) { return x != 0; }));
-    const int64_t embed_us = m_lookups != nullptr ? m_lookups->time_us() : 0;
-    const int64_t start    = ggml_time_us();
-    const int32_t result   = llama_decode(m_ctx, batch);
-    m_stats.t_core_us += ggml_time_us() - start;
-    if (m_lookups != nullptr) {
-        m_stats.t_core_us -= m_lookups->time_us() - embed_us;
-        m_stats.t_embed_us = m_lookups->time_us();
-    }
-    if (m_node_error != nullptr) {
-        std::rethrow_exception(m_node_error);
-    }
+    const int32_t result = run(batch, static_cast<size_t>(std::count_if(outputs, outputs + n, [](int8_t x) { return x != 0; })));
     if (result != 0) {
         throw error(VT_ERROR_COMPUTE, format("llama_decode of %zu tokens at position %d returned %d%s", n, pos, result,
                                              result == 1 ? ": no room in the KV cache" : ""));
     }
-    if (n_outputs() - before != expected || (m_lookups != nullptr && !m_lookups->is_done())) {
-        throw error(VT_ERROR_COMPUTE, format("%zu hidden states seen, expected %zu: was the context made with the parameters of vt_session_prepare?",
-                                             n_outputs() - before, expected));
+}
+
+void session::decode_batch(const llama_batch & batch) {
+    if (m_ctx == nullptr) {
+        throw error(VT_ERROR_ARGUMENT, "no context is attached");
     }
-    m_stats.n_decoded += n;
+    if (batch.token == nullptr || batch.n_tokens < 1 || static_cast<uint32_t>(batch.n_tokens) > llama_n_batch(m_ctx)) {
+        throw error(VT_ERROR_ARGUMENT,
+                    format("a batch of %d tokens: expected token ids, and up to n_batch = %u", batch.n_tokens, llama_n_batch(m_ctx)));
+    }
+    const size_t n = static_cast<size_t>(batch.n_tokens);
+    if (m_store != nullptr) {
+        m_store->check_ids(batch.token, n);
+    }
+    size_t n_expected = batch.logits == nullptr ? 1 : 0;
+    for (size_t i = 0; batch.logits != nullptr && i < n; i++) {
+        n_expected += batch.logits[i] != 0 ? 1 : 0;
+    }
+    n_expected = m_embeddings ? n : n_expected;
+    if (n_expected > m_n_outputs_max) {
+        throw error(VT_ERROR_ARGUMENT, format("%zu outputs in a batch, the context has room for n_outputs_max = %zu", n_expected, m_n_outputs_max));
+    }
+    clear_hidden();
+    m_node_error = nullptr;
+    try {
+        const int32_t result = run(batch, n_expected);
+        if (result != 0) {
+            throw error(VT_ERROR_COMPUTE, format("llama_decode returned %d", result));
+        }
+    } catch (...) {
+        clear_hidden();
+        throw;
+    }
 }
 
 // llama.cpp aborts where a batch has more outputs than its context was made for
@@ -235,7 +279,7 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
     check(tokens, n, pos, outputs);
     std::vector<int8_t> last_only;
     if (outputs == nullptr) {
-        last_only.assign(n, 0);
+        last_only.assign(n, m_embeddings ? 1 : 0);
         last_only.back() = 1;
         outputs          = last_only.data();
     }
@@ -245,7 +289,7 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
     const size_t n_batch = llama_n_batch(m_ctx);
     try {
         for (size_t i = 0; i < n; i += n_batch) {
-            decode_batch(tokens + i, std::min(n_batch, n - i), pos + static_cast<int32_t>(i), outputs + i);
+            decode_part(tokens + i, std::min(n_batch, n - i), pos + static_cast<int32_t>(i), outputs + i);
         }
     } catch (...) {
         drop(pos);

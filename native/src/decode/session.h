@@ -43,6 +43,9 @@ class session {
     // drops what lies at pos and beyond. After a failure that is all, or everything where the memory cannot do that.
     void decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
 
+    // llama_decode of a batch of token ids, whatever its sequences are
+    void decode_batch(const llama_batch & batch);
+
     // (n_outputs, n_embd)
     const std::vector<float> & hidden() const { return m_hidden; }
     size_t                     n_outputs() const { return m_n_embd ? m_hidden.size() / m_n_embd : 0; }
@@ -78,6 +81,7 @@ class session {
     llama_context *               m_ctx           = nullptr;
     bool                          m_is_prepared   = false;
     bool                          m_keeps_all     = false;  // beyond a sliding window
+    bool                          m_embeddings    = false;  // of tokens, so every token is an output
     size_t                        m_n_outputs_max = 0;      // of a batch
     size_t                        m_n_embd        = 0;
     std::unique_ptr<lookups>      m_lookups;
@@ -99,7 +103,8 @@ class session {
     void          check_outputs(const int8_t * outputs, size_t n) const;
     void          clear_hidden();
     void          drop(int32_t pos);
-    void          decode_batch(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
+    void          decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
+    int32_t       run(llama_batch batch, size_t n_expected);
     void          capture(const ggml_tensor * input);
     const group & find_group(size_t i, size_t & index) const;
 };

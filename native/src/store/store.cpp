@@ -121,6 +121,15 @@ void store::read_own_keys(const gguf & g) {
     }
 }
 
+void store::set_logits(float scale, float softcap) {
+    if (!std::isfinite(scale) || !std::isfinite(softcap) || softcap < 0.0f) {
+        throw error(VT_ERROR_ARGUMENT, format("logit scale %g and soft cap %g: expected finite numbers, and none below 0 for the cap",
+                                              static_cast<double>(scale), static_cast<double>(softcap)));
+    }
+    m_info.logit_scale   = scale;
+    m_info.logit_softcap = softcap;
+}
+
 void store::check_tokenizer(const gguf & g) const {
     const uint64_t n_vocab = static_cast<uint64_t>(m_info.n_vocab);
     const auto     expect  = [&](const char * name, gguf_type type, bool required) {

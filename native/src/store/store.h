@@ -55,6 +55,9 @@ class store {
     // out: (n, t.n_cols) f32; ids must have been checked
     void rows(const table & t, const int32_t * ids, size_t n, float * out);
 
+    // another scale and soft cap than the file's, before anything is made of the store
+    void set_logits(float scale, float softcap);
+
     // an error unless every value of every table is finite
     void validate_data() const;
 
