@@ -6,6 +6,7 @@ split time compares the split model with the unsplit one, bit by bit, and refuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,21 +79,35 @@ def check_supported(header: GGUFHeader) -> str:
     return arch
 
 
-def vocabulary_math(header: GGUFHeader, arch: str, n_embd: int) -> VocabularyMath:
-    """Return what surrounds the LM head of a model, from its metadata."""
-    return VocabularyMath(_logit_scale(header, arch, n_embd), _softcap(header, arch))
+def vocabulary_math(
+    header: GGUFHeader, arch: str, n_embd: int, overrides: Mapping[str, object] | None = None
+) -> VocabularyMath:
+    """Return what surrounds the LM head of a model.
+
+    Args:
+        header: Of the model, or of its core.
+        arch: Its architecture.
+        n_embd: Its width.
+        overrides: What a user puts in the place of keys; as in llama.cpp, only what has the type
+            of its key counts.
+
+    Raises:
+        BadFileError: A key is no number.
+    """
+    own = {k: v for k, v in (overrides or {}).items() if isinstance(v, float)}
+    return VocabularyMath(_logit_scale(header, arch, n_embd, own), _softcap(header, arch, own))
 
 
-def _number(header: GGUFHeader, key: str, default: float) -> np.float32:
-    value = header.get(key, default)
+def _number(header: GGUFHeader, key: str, default: float, own: Mapping[str, float]) -> np.float32:
+    value = own.get(key, header.get(key, default))
     if not isinstance(value, int | float) or not np.isfinite(value):
         raise BadFileError(f"{header.path}: key {key}: found {value!r}, expected a number")
     return np.float32(value)
 
 
-def _logit_scale(header: GGUFHeader, arch: str, n_embd: int) -> float:
+def _logit_scale(header: GGUFHeader, arch: str, n_embd: int, own: Mapping[str, float]) -> float:
     default = {"minicpm": 256.0 / n_embd, "grok": 0.5773502691896257}.get(arch, 0.0)
-    value = _number(header, f"{arch}.logit_scale", default)
+    value = _number(header, f"{arch}.logit_scale", default, own)
     if value == 0:
         return 1.0
     if arch in _LOGIT_SCALE_DIVIDES:
@@ -100,7 +115,7 @@ def _logit_scale(header: GGUFHeader, arch: str, n_embd: int) -> float:
     return float(value) if arch in _LOGIT_SCALE_MULTIPLIES else 1.0
 
 
-def _softcap(header: GGUFHeader, arch: str) -> float:
+def _softcap(header: GGUFHeader, arch: str, own: Mapping[str, float]) -> float:
     default = 30.0 if arch in _DEFAULT_SOFTCAP else 0.0
     key = f"{arch}.final_logit_softcapping"
-    return float(_number(header, key, default)) if arch in _SOFTCAPPED else default
+    return float(_number(header, key, default, own)) if arch in _SOFTCAPPED else default

@@ -31,6 +31,13 @@ from vocabtailor_gguf.split.architectures import (
 
 _UNKNOWN_SHA = "0" * 64
 _UNKNOWN_PAIR = "0" * 32
+_SMALL = 4096  # bytes of a key record
+
+# llama.cpp shows it while it loads a core, and aborts later, at the first text
+_DESCRIPTION = (
+    "The core of a split model. It has no tokenizer, and llama.cpp aborts where it is given text: "
+    "open it with vocabtailor_gguf.TailoredLlama, or merge it with its vocabulary store."
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def plan_split(
             *ours,
         ),
         vocab_records=(
-            *(k.record for k in source.keys.values() if _belongs_to_store(k, arch)),
+            *(k.record for k in source.keys.values() if _belongs_to_store(k)),
             encode_key("vocabtailor.kind", "vocab"),
             *ours,
             *(encode_key(k, v) for k, v in store_only.items()),
@@ -230,16 +237,13 @@ def _table(source: GGUFHeader, name: str, tensor: Tensor, wanted: int | None, n_
     return Table(name, tensor, wanted, tensor.ne[1] * (n_embd // block) * size)
 
 
-def _belongs_to_store(key: Key, arch: str) -> bool:
+def _belongs_to_store(key: Key) -> bool:
     """Tell whether a source key goes to the store.
 
-    Besides general.* and tokenizer.*, those that the scales come from; vocab_size is kept here
-    because the core has another one.
+    It has all that concerns text, and tells the model's facts on its own, vocab_size too, of which
+    the core has another one.
     """
-    mine = ("vocab_size", "context_length", "embedding_length", "embedding_scale", "logit_scale",
-            "final_logit_softcapping")  # fmt: skip
-    prefixes = ("general.", "tokenizer.")
-    return key.name.startswith(prefixes) or key.name in {f"{arch}.{m}" for m in mine}
+    return key.name.startswith(("general.", "tokenizer.")) or len(key.record) <= _SMALL
 
 
 def _core_records(source: GGUFHeader, arch: str) -> list[bytes]:
@@ -250,6 +254,8 @@ def _core_records(source: GGUFHeader, arch: str) -> list[bytes]:
         elif key.name != f"{arch}.vocab_size" and not key.name.startswith("tokenizer."):
             records.append(key.record)
     records.append(encode_key(f"{arch}.vocab_size", STUB_ROWS))
+    if "general.description" not in source.keys:
+        records.append(encode_key("general.description", _DESCRIPTION))
     return records
 
 
