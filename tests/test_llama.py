@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -284,34 +285,17 @@ def test_sets_and_files_that_do_not_fit(
         TailoredLlama(tmp_path / "none.core.gguf", **COMMON)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"logits_all": True},
-        {"embedding": True},
-        {"lora_path": "x"},
-        {"draft_model": object()},
-    ],
-    ids=str,
-)
 def test_what_is_not_supported_says_so(
-    tiny_split: Callable[[str], Split], arguments: dict[str, Any]
+    tiny_split: Callable[[str], Split], tailored: TailoredLlama
 ) -> None:
-    with pytest.raises(UnsupportedError, match=next(iter(arguments))):
-        TailoredLlama(tiny_split("llama").core, **arguments, **COMMON)
-
-
-def test_methods_that_are_not_supported_say_so(tailored: TailoredLlama) -> None:
-    calls: list[Callable[[], Any]] = [
-        lambda: tailored.embed("a"),
-        lambda: tailored.create_embedding("a"),
-        lambda: tailored.eval_logits,
-    ]
-    for call in calls:
-        with pytest.raises(UnsupportedError, match="not supported"):
-            call()
+    with pytest.raises(UnsupportedError, match="logits_all"):
+        TailoredLlama(tiny_split("llama").core, logits_all=True, **COMMON)
+    with pytest.raises(UnsupportedError, match="not supported"):
+        _ = tailored.eval_logits
     with pytest.raises(ValueError, match="logprobs"):
         tailored.create_completion("a", logprobs=2)
+    with pytest.raises(RuntimeError, match="embedding=True"):
+        tailored.embed("a")
 
 
 def test_logit_bias_of_the_request(tailored: TailoredLlama) -> None:
@@ -324,8 +308,25 @@ def test_logit_bias_of_the_request(tailored: TailoredLlama) -> None:
     assert np.array_equal(tailored.active_ids, static)
     plain = tailored.create_completion([10], **asked)["choices"][0]["text"]
     assert plain != expected  # nothing of the bias is left
-    with pytest.raises(TokenIdError, match="logit_bias"):
-        tailored.create_completion("a", logit_bias={-1: 2.0})
+
+
+@pytest.mark.parametrize(
+    "bias", [{-1: 1e4}, {-2: 1e4, 400: 1.0}, {5000: 2.0}, {400: 1e4, 517: 1.0}]
+)
+def test_a_bias_out_of_range_does_what_stock_does(
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Split],
+    monkeypatch: pytest.MonkeyPatch,
+    bias: dict[int, float],
+) -> None:
+    # stock raises in a callback, which Python can only report
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: None)
+    asked: dict[str, Any] = {"max_tokens": 3, "temperature": 0.0, "logit_bias": bias}
+    stock = llama_cpp.Llama(str(tiny("llama")), **COMMON)
+    ours = TailoredLlama(tiny_split("llama").core, **COMMON)
+    with contextlib.closing(stock), contextlib.closing(ours):
+        expected = stock.create_completion([10, 300], **asked)["choices"]
+        assert ours.create_completion([10, 300], **asked)["choices"] == expected
 
 
 def test_stopping_criteria_see_tokens_and_scores(tailored: TailoredLlama) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from exactpair import COMMON, PROMPTS, take
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
-from vocabtailor_gguf.errors import BadFileError, MismatchError, UnsupportedError
+from vocabtailor_gguf.errors import MismatchError, UnsupportedError
 
 N_VOCAB = 2048
 
@@ -125,20 +126,64 @@ def test_stopping_criteria_see_stocks_scores(stock: llama_cpp.Llama, ours: Tailo
         assert row.shape == (N_VOCAB,)
 
 
-def test_raw_logits_are_real_or_refused(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
+def read_row(pointer: Any) -> np.ndarray:
+    return np.ctypeslib.as_array(pointer, shape=(N_VOCAB,)).copy()
+
+
+RAW: dict[str, Callable[[Any], Any]] = {
+    "get_logits": lambda m: m._ctx.get_logits(),
+    "get_logits_ith": lambda m: m._ctx.get_logits_ith(-1),
+    "ith of the batch": lambda m: m._ctx.get_logits_ith(2),
+    "llama_get_logits": lambda m: llama_cpp.llama_get_logits(m.ctx),
+    "llama_get_logits_ith": lambda m: llama_cpp.llama_get_logits_ith(m.ctx, -1),
+}
+
+
+@pytest.mark.parametrize("how", RAW)
+def test_raw_logits_are_the_whole_vocabularys(
+    stock: llama_cpp.Llama, ours: TailoredLlama, how: str
+) -> None:
     for llm in (stock, ours):
         llm.eval([5, 300, 301])
-    for name in ("get_logits", "get_logits_ith"):
-        args = () if name == "get_logits" else (-1,)
-        rows = [
-            np.ctypeslib.as_array(getattr(llm._ctx, name)(*args), shape=(N_VOCAB,)).copy()
-            for llm in (stock, ours)
-        ]
-        assert rows[0].tobytes() == rows[1].tobytes()
-    with pytest.raises(VocabTailorError, match="last output"):
-        ours._ctx.get_logits_ith(3)
+    assert read_row(RAW[how](ours)).tobytes() == read_row(RAW[how](stock)).tobytes()
+
+
+def test_raw_logits_that_are_not_there(ours: TailoredLlama) -> None:
+    ours.eval([5, 300, 301])
+    for i in (0, 1, 3, -2):
+        with pytest.raises(VocabTailorError, match="last output"):
+            llama_cpp.llama_get_logits_ith(ours.ctx, i)
+    chain = ours._init_sampler(temp=0.0)
     with pytest.raises(UnsupportedError, match="stub rows"):
-        _ = ours.ctx
+        chain.sample(ours._ctx, -1)
+
+
+def test_raw_logits_follow_the_text_through_drafts(
+    stock: llama_cpp.Llama, tiny_split: Callable[..., Any]
+) -> None:
+    core = tiny_split("llama", n_vocab=N_VOCAB).core
+    rows: list[list[bytes]] = []
+    everything = TokenSet(range(N_VOCAB))  # drafts hold
+    with contextlib.closing(TailoredLlama(core, token_set=everything, **COMMON)) as ours:
+        for llm in (stock, ours):
+            seen = []
+            stream = llm.generate(PROMPTS[0], temp=0.0)
+            for _ in range(40):
+                next(stream)
+                seen.append(read_row(llm._ctx.get_logits()).tobytes())
+            stream.close()
+            rows.append(seen)
+        assert ours.stats.drafted > 20
+    assert rows[0] == rows[1]
+
+
+def test_contexts_of_others_are_left_alone(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
+    stock.eval([5, 300, 301])
+    expected = read_row(llama_cpp.llama_get_logits(stock.ctx))
+    ours.eval([7])
+    ours.close()
+    assert np.array_equal(read_row(llama_cpp.llama_get_logits(stock.ctx)), expected)
+    assert stock._init_sampler(temp=0.0).sample(stock._ctx, -1) == expected.argmax()
 
 
 def test_states(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
@@ -258,6 +303,11 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "save_state": lambda m: m.save_state(),
     "context": lambda m: m._ctx.n_ctx(),
     "tokenizer": lambda m: m.tokenizer().encode("x"),
+    "store": lambda m: m.store.n_vocab,
+    "ctx": lambda m: m.ctx,
+    "model": lambda m: m.model,
+    "embed": lambda m: m.embed("x"),
+    "batch": lambda m: m._batch,
 }
 
 
@@ -270,22 +320,20 @@ def test_after_closing_everything_says_so(ours: TailoredLlama, call: str) -> Non
         CALLS[call](ours)
 
 
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ({"kv_overrides": {"a": [1]}}, "a"),
-        ({"tensor_split": [1.0] * 999}, "split"),
-        ({"type_k": 8, "type_v": 8}, "type_v"),
-        ({"n_ctx": -1}, "n_ctx"),
-    ],
-    ids=str,
-)
-def test_an_arguments_fault_is_a_value_error(
-    tiny_split: Callable[..., Any], options: dict[str, Any], word: str
-) -> None:
-    with pytest.raises(ValueError, match=word) as caught:
-        TailoredLlama(tiny_split("llama").core, **{**COMMON, **options})
-    assert not isinstance(caught.value, BadFileError)
+def test_parts_that_outlive_the_model_say_so(ours: TailoredLlama) -> None:
+    ours.eval([5, 6])
+    tokenizer, context, model = ours.tokenizer(), ours._ctx, ours._model
+    ours.close()
+    for call in (
+        lambda: tokenizer.encode("x"),
+        lambda: context.n_ctx(),
+        lambda: context.get_logits(),
+        lambda: context.decode(types.SimpleNamespace(batch=None)),
+        lambda: model.token_bos(),
+        lambda: model.n_embd(),
+    ):
+        with pytest.raises(VocabTailorError, match="closed"):
+            call()
 
 
 def test_errors_are_the_built_in_ones_too(tiny_split: Callable[..., Any], tmp_path: Path) -> None:
@@ -297,3 +345,102 @@ def test_errors_are_the_built_in_ones_too(tiny_split: Callable[..., Any], tmp_pa
     with contextlib.closing(TailoredLlama(core, **COMMON)) as llm, pytest.raises(RuntimeError):
         llm.eval([5] * 300)
     assert issubclass(MismatchError, ValueError)
+
+
+def test_texts_are_tokenised_in_one_pass(
+    ours: TailoredLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    tokenize = llama_cpp.llama_cpp.llama_tokenize
+
+    def count(*args: Any) -> Any:
+        passes.append(len(args))
+        return tokenize(*args)
+
+    monkeypatch.setattr(llama_cpp.llama_cpp, "llama_tokenize", count)
+    ours.tokenize(b"the cat sat on the mat")
+    assert len(passes) == 1
+    ours.create_completion("the cat", max_tokens=1)
+    assert len(passes) == 2
+
+
+def test_a_prompt_that_is_too_long_says_what_stock_says(
+    stock: llama_cpp.Llama, ours: TailoredLlama
+) -> None:
+    said = []
+    for llm in (stock, ours):
+        with pytest.raises(ValueError) as caught:
+            llm.create_completion([5] * 300)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+class Repeater(llama_cpp.llama_speculative.LlamaDraftModel):  # type: ignore[misc]
+    """Drafts of tokens that were there before."""
+
+    def __call__(self, input_ids: Any, /, **kwargs: Any) -> Any:
+        return np.asarray(input_ids[-3:], dtype=np.intc)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_draft_models_change_no_text(
+    stock: llama_cpp.Llama, tiny_split: Callable[..., Any], temperature: float
+) -> None:
+    core = tiny_split("llama", n_vocab=N_VOCAB).core
+    lookup = llama_cpp.llama_speculative.LlamaPromptLookupDecoding(num_pred_tokens=2)
+    asked: dict[str, Any] = {"max_tokens": 40, "temperature": temperature, "seed": 3}
+    expected = stock.create_completion(PROMPTS[0], **asked)["choices"]
+    for draft_model in (lookup, Repeater()):
+        with contextlib.closing(TailoredLlama(core, draft_model=draft_model, **COMMON)) as ours:
+            assert ours.draft_model is draft_model
+            assert ours.create_completion(PROMPTS[0], **asked)["choices"] == expected
+
+
+@pytest.mark.parametrize("which", ["core", "model"])
+def test_only_a_vocabulary(
+    tiny: Callable[..., Path], tiny_split: Callable[..., Any], which: str
+) -> None:
+    path = tiny("llama") if which == "model" else tiny_split("llama").core
+    stock = llama_cpp.Llama(str(tiny("llama")), vocab_only=True, **COMMON)
+    ours = TailoredLlama(path, vocab_only=True, **COMMON)
+    for ask in (
+        lambda m: m.tokenize(b"the cat"),
+        lambda m: m.detokenize([300, 301]),
+        lambda m: m.n_vocab(),
+        lambda m: m.n_ctx(),
+        lambda m: m.token_eos(),
+    ):
+        assert ask(ours) == ask(stock)
+    for refused in (lambda: ours.eval([5]), lambda: next(ours.generate([5])), ours.last_logits):
+        with pytest.raises(VocabTailorError, match="vocab_only"):
+            refused()
+    again = pickle.loads(pickle.dumps(ours))
+    assert again.tokenize(b"the cat") == stock.tokenize(b"the cat")
+    for llm in (ours, again):
+        llm.close()
+        llm.close()
+        with pytest.raises(VocabTailorError, match="closed"):
+            llm.tokenize(b"x")
+    stock.close()
+
+
+@pytest.mark.parametrize("threads", [{"n_threads": -1}, {"n_threads": -1, "n_threads_batch": -1}])
+def test_threads_that_ggml_chooses(
+    stock: llama_cpp.Llama, tiny_split: Callable[..., Any], threads: dict[str, int]
+) -> None:
+    expected = take(stock, PROMPTS[0], 12, temp=0.0)
+    core = tiny_split("llama", n_vocab=N_VOCAB).core
+    with contextlib.closing(TailoredLlama(core, **{**COMMON, **threads})) as ours:
+        assert ours.n_threads == -1
+        assert take(ours, PROMPTS[0], 12, temp=0.0) == expected
+
+
+@pytest.mark.model
+def test_facts_of_a_real_model(gemma: Path, gemma_split: Any) -> None:
+    stock = llama_cpp.Llama(str(gemma), **COMMON)
+    with contextlib.closing(TailoredLlama(gemma_split.core, **COMMON)) as ours:
+        for fact in FACTS.values():
+            assert fact(ours) == fact(stock)
+        text = ("The quick brown fox jumps over the lazy dog. " * 50).encode()
+        assert ours.tokenize(text) == stock.tokenize(text)
+    stock.close()

@@ -14,6 +14,10 @@ class BadFileError(VocabTailorError, ValueError):
     """A file is malformed, or cannot be read or written."""
 
 
+class ContextError(VocabTailorError, ValueError):
+    """llama.cpp cannot make a context with the arguments it was given."""
+
+
 class MismatchError(VocabTailorError, ValueError):
     """Two files or objects do not belong together."""
 

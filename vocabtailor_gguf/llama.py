@@ -12,26 +12,29 @@ from typing import Any, get_args
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.binding.whole_head import Placement
-from vocabtailor_gguf.errors import (
-    BadFileError,
-    TokenIdError,
-    VocabTailorError,
-)
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.gguf.pair import read_core, sibling_store
+from vocabtailor_gguf.gguf.pair import CORE_SUFFIX, VOCAB_SUFFIX, read_core, sibling_store
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend, reports
+from vocabtailor_gguf.runtime.arguments import (
+    check_path,
+    check_upstream,
+    n_threads,
+    of_core,
+    with_upstream,
+)
 from vocabtailor_gguf.runtime.asked import Asked
+from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel
-from vocabtailor_gguf.runtime.missing import Missing, RawContextError, check_supported
+from vocabtailor_gguf.runtime.missing import Missing, check_supported
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
-from vocabtailor_gguf.runtime.processors import bias_processor, processed
+from vocabtailor_gguf.runtime.processors import bias_of, bias_processor, processed
 from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
 from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.scoring import Scoring
@@ -41,16 +44,16 @@ from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
+from vocabtailor_gguf.split.architectures import vocabulary_math
 from vocabtailor_gguf.split.cache import split_cached
 
 logger = logging.getLogger(__name__)
 
 # how llama_cpp.Llama begins to say that a file could not be loaded
-_WHOLE_TYPES = (None, *(int(GGMLQuantizationType[n]) for n in ("F32", "F16", "BF16")))
 _NOT_LOADED = ("Failed to", "Model path does not exist")
 
 
-class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ignore[misc]
+class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):  # type: ignore[misc]
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
     Mode ``"exact"``, the default, gives llama.cpp's own output for the same seed and sampler chain:
@@ -94,7 +97,9 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
 
     _model: Any
     _ctx: Any
+    _is_only_vocabulary = False
 
+    @with_upstream
     def __init__(
         self,
         model_path: str | os.PathLike[str],
@@ -109,35 +114,46 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
         **kwargs: Any,
     ) -> None:
         _check_arguments(mode, whole_head, learn, audit, kwargs)
-        core, vocab = _find_pair(model_path, vocab_path)
-        header = read_core(core)
-        if kwargs.get("n_ctx") == 0:
-            arch = header.require("general.architecture", str)
-            kwargs["n_ctx"] = header.require(f"{arch}.context_length", int)
+        check_path("model_path", model_path)
+        check_path("vocab_path", vocab_path or "")
         self._mode = mode
+        self.token_set: TokenSet | None = None
+        self._counted: dict[int, int] = {}  # what had been needed when the token set was put in
         self._asked = {
-            "vocab_path": str(vocab),
             "token_set": token_set,
             "mode": mode,
             "whole_head": whole_head,
             "learn": learn,
             "audit": audit,
             "prompt_expansion": prompt_expansion,
+            "logits_all": kwargs.get("logits_all", False),
         }
-        self.token_set: TokenSet | None = None
-        self._counted: dict[int, int] = {}  # what had been needed when the token set was put in
+        if kwargs.get("vocab_only"):
+            self._load_only_vocabulary(model_path, vocab_path, kwargs)
+            return
+        core, vocab = _find_pair(model_path, vocab_path)
+        self._asked["vocab_path"] = str(vocab)
+        header = read_core(core)
+        overrides = kwargs.get("kv_overrides") or {}
+        if kwargs.get("n_ctx") == 0:
+            key = f"{header.require('general.architecture', str)}.context_length"
+            kwargs["n_ctx"] = overrides.get(key, header.require(key, int))
         with contextlib.ExitStack() as undo:
             store = undo.enter_context(VocabStore(vocab))
+            if overrides:
+                math = vocabulary_math(header, store.architecture, store.n_embd, overrides)
+                store.set_logits(scale=math.logit_scale, softcap=math.logit_softcap)
             self._load_tokenizer(vocab, kwargs)
             undo.callback(super().close)
-            tokenizer = Tokenizer(self._model)
+            self._core_overrides = of_core(self.model_params)  # kept as long as the params
             self._engine = Engine(
                 core,
                 store,
-                tokenizer,
+                Tokenizer(self._model),
                 self.model_params,
                 placement=whole_head,
                 n_threads=self.context_params.n_threads,
+                lora=[(self.lora_path, self.lora_scale)] if self.lora_path else (),
                 verbose=self.verbose,
             )
             undo.callback(self._engine.close)
@@ -153,9 +169,11 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
             )
             undo.callback(session.close)
             self._session = session
-            self._ctx = SplitContext(session.context, self._last_row)
+            self._ctx = SplitContext(session.context, self._last_row, session)
             self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
             self.metadata = self._model.metadata()
+            if kwargs.get("tokenizer") is None:
+                self.tokenizer_ = self.tokenizer()
             self._n_ctx = session.n_ctx
             self.model_path = str(core)
             self.set_token_set(token_set)
@@ -166,6 +184,18 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
                 "words and single bytes can be produced; give a token_set, or take mode exact"
             )
 
+    def _load_only_vocabulary(
+        self, model_path: Any, vocab_path: Any, kwargs: dict[str, Any]
+    ) -> None:
+        """Let ``llama_cpp.Llama`` load the store, or an unsplit model, as a vocabulary."""
+        self._is_only_vocabulary = True
+        self._absent = "the model is only a vocabulary, since it was loaded with vocab_only=True"
+        is_core = GGUFHeader(model_path).get("vocabtailor.kind") == "core"
+        file = vocab_path or (sibling_store(model_path) if is_core else model_path)
+        self._asked["vocab_path"] = vocab_path
+        super().__init__(str(file), **kwargs)
+        self.model_path = str(model_path)
+
     def _load_tokenizer(self, vocab: Path, kwargs: dict[str, Any]) -> None:
         """Let ``llama_cpp.Llama`` load the store as a model that is only a vocabulary.
 
@@ -174,15 +204,16 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
         scores by it.
         """
         sizes = {name: kwargs.get(name, 512) for name in ("n_ctx", "n_batch", "n_ubatch")}
-        for name, value in sizes.items():
-            if not 1 <= value < 2**31:
-                raise ValueError(f"{name}: found {value}, expected 1 to 2**31 - 1")
-        small = {"n_ctx": sizes["n_ctx"], "n_batch": 1, "n_ubatch": 1, "vocab_only": True}
+        of_vocabulary: dict[str, Any] = {
+            **{"n_ctx": sizes["n_ctx"], "n_batch": 1, "n_ubatch": 1, "vocab_only": True},
+            **{"embedding": False, "lora_path": None},
+            "use_mmap": kwargs.get("use_mmap", True) and kwargs.get("lora_path") is None,
+        }
         before = process_memory()
         try:
             # the warnings are about a context without layers, which is never used
             with backend.collect_log(forward=bool(kwargs.get("verbose", True))) as log:
-                super().__init__(str(vocab), **{**kwargs, **small})
+                super().__init__(str(vocab), **{**kwargs, **of_vocabulary})
         except (ValueError, RuntimeError) as e:
             if not str(e).startswith(_NOT_LOADED):
                 raise  # an argument's fault, and the text names it
@@ -191,11 +222,18 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
         self._ctx.close()
         self.scores = np.empty((0, 0), dtype=np.single)
         self._candidates = None
+        self.lora_path = kwargs.get("lora_path")
+        self._logits_all = kwargs.get("logits_all", False)  # drafts of a draft_model are not taken
         self.n_batch = min(sizes["n_ctx"], sizes["n_batch"])
-        self.context_params.n_batch = self.n_batch
-        self.context_params.n_ubatch = min(self.n_batch, sizes["n_ubatch"])
+        params = self.context_params
+        params.n_batch = self.n_batch
+        params.n_ubatch = min(self.n_batch, sizes["n_ubatch"])
         # every token of a batch may be scored; a core has few logits, so that costs little
-        self.context_params.n_outputs_max = self.n_batch
+        params.n_outputs_max = self.n_batch
+        params.n_threads = n_threads(params.n_threads)
+        params.n_threads_batch = n_threads(params.n_threads_batch)
+        if kwargs.get("embedding"):
+            ask_for_embeddings(params)
         self.model_params.vocab_only = False
 
     # ---- what llama_cpp.Llama keeps of its text ----
@@ -390,20 +428,12 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
         **kwargs: Any,
     ) -> Iterator[Any]:
         # llama_cpp.Llama makes a Python callback of a bias, which sees logits of all tokens
-        bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
-        for token in bias:
-            if not 0 <= token < self.store.n_vocab:
-                raise TokenIdError(
-                    f"logit_bias: id {token}, expected 0 to {self.store.n_vocab - 1}"
-                )
+        bias = bias_of(logit_bias or {}, self.n_vocab())
         budget = max_tokens if max_tokens is not None and max_tokens > 0 else None
         asked = Asked(logits_processor or (), bias=bias, budget=budget)
-        try:
-            yield from super()._create_completion(
-                *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
-            )
-        except RawContextError:  # it is asked for its size, to say that a prompt does not fit
-            raise ValueError(f"Requested tokens exceed context window of {self._n_ctx}") from None
+        yield from super()._create_completion(
+            *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
+        )
 
     def _init_sampler(
         self,
@@ -438,22 +468,55 @@ class TailoredLlama(Scoring, Persistence, Missing, llama_cpp.Llama):  # type: ig
         """Return what the audits of tailored mode found since the model was loaded."""
         return reports.audit(self._text)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None,
+        additional_files: list[str] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> TailoredLlama:
+        """Load a model of the Hugging Face hub; as ``llama_cpp.Llama.from_pretrained``.
+
+        An unsplit model is split into the cache when it arrives. Where `filename` ends in
+        ``.core.gguf`` the store beside it comes too.
+
+        Raises:
+            ValueError: There is no such file, or more than one.
+        """
+        more = list(additional_files or ())
+        if filename is not None and filename.endswith(CORE_SUFFIX):
+            more.append(filename.removesuffix(CORE_SUFFIX) + VOCAB_SUFFIX)
+        made: TailoredLlama = super().from_pretrained(
+            repo_id, filename, more or None, *args, **kwargs
+        )
+        return made
+
     # ---- the end ----
 
     def close(self) -> None:
         """Free everything, after the step that is being computed. Closing twice is allowed."""
+        if isinstance(self.__dict__.get("_model"), Closed):
+            return
         session, self._session = self._session, None
         if session is not None:
             session.close()
             self._engine.close()
-            super().close()
-            # what llama_cpp.Llama would go on with is gone
-            self._model = self._ctx = self.tokenizer_ = Closed()
+            self._ctx.close()
+            self._model.close()
+            self._close_batch()
+        elif not self._is_only_vocabulary:
+            return  # loading has failed, and cleared up
+        super().close()
+        # what llama_cpp.Llama would go on with is gone
+        self._model = self._ctx = self.tokenizer_ = Closed()
+        self._absent = "the model is closed"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments that make this model again, without its text."""
         state: dict[str, Any] = super().__getstate__()
-        return {**state, **self._asked, "model_path": self.model_path, "vocab_only": False}
+        return {**state, **self._asked}
 
 
 def _find_pair(
@@ -481,5 +544,4 @@ def _check_arguments(
     if learn and mode != "exact" and not audit:
         raise ValueError("learn: only exact mode and audits find tokens to learn")
     check_supported(kwargs)
-    if kwargs.get("type_v") not in _WHOLE_TYPES and not kwargs.get("flash_attn"):
-        raise ValueError(f"type_v: {kwargs['type_v']}: a quantised V cache needs flash_attn=True")
+    check_upstream(kwargs)

@@ -10,6 +10,8 @@ from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import BadFileError, MismatchError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 
+CORE_SUFFIX, VOCAB_SUFFIX = ".core.gguf", ".vocab.gguf"
+
 
 def read_pair(
     core_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str]
@@ -34,9 +36,9 @@ def read_pair(
 def sibling_store(core_path: str | os.PathLike[str]) -> Path:
     """Return the path of the store that lies beside ``NAME.core.gguf``."""
     core = Path(core_path)
-    if not core.name.endswith(".core.gguf"):
+    if not core.name.endswith(CORE_SUFFIX):
         raise BadFileError(f"{core}: expected NAME.core.gguf, or the store's path beside it")
-    return core.with_name(core.name.removesuffix(".core.gguf") + ".vocab.gguf")
+    return core.with_name(core.name.removesuffix(CORE_SUFFIX) + VOCAB_SUFFIX)
 
 
 def read_core(path: str | os.PathLike[str]) -> GGUFHeader:

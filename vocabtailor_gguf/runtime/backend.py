@@ -17,12 +17,15 @@ import llama_cpp
 from llama_cpp import _internals as internals
 from llama_cpp import _logger
 
-from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.errors import BadFileError, ContextError
 
 Model = internals.LlamaModel
 Context = internals.LlamaContext
 Batch = internals.LlamaBatch
 Sampler = internals.LlamaSampler
+
+# what decides the size of a context
+_OF_CONTEXT = ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "type_k", "type_v")
 
 
 @contextlib.contextmanager
@@ -77,13 +80,14 @@ def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:
     """Return a context of a model with ctypes llama_context_params.
 
     Raises:
-        BadFileError: llama.cpp cannot make it.
+        ContextError: llama.cpp cannot make it.
     """
     with collect_log() as log:
         try:
             return Context(model=model, params=params, verbose=verbose)
         except ValueError as e:
-            raise BadFileError(f"{model.path_model}: {reason(log)}") from e
+            asked = ", ".join(f"{name}={getattr(params, name)}" for name in _OF_CONTEXT)
+            raise ContextError(f"no context with {asked}: {reason(log)}") from e
 
 
 def with_bias(chain: Any, bias: Mapping[int, float], n_vocab: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
 from vocabtailor_gguf.runtime import backend
+from vocabtailor_gguf.runtime.lora import Adapter, set_adapters
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
 
@@ -33,10 +35,12 @@ class Engine:
         model_params: ctypes llama_model_params of the core.
         placement: Where the whole head lies.
         n_threads: Threads that prepare the whole head.
+        lora: Adapters of the core, with their scales.
         verbose: As in ``llama_cpp.Llama``.
 
     Raises:
-        BadFileError: llama.cpp cannot load the core.
+        BadFileError: llama.cpp cannot load the core, or an adapter.
+        UnsupportedError: An adapter is of the vocabulary's tables.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Engine:
         *,
         placement: Placement,
         n_threads: int,
+        lora: Sequence[tuple[str, float]] = (),
         verbose: bool = False,
     ) -> None:
         self.store = store
@@ -61,6 +66,20 @@ class Engine:
         self._stack.callback(store.close)
         self.core = backend.load_model(core_path, model_params, verbose=verbose)
         self._stack.callback(self.core.close)
+        self._adapters = [self._load_adapter(path, scale) for path, scale in lora]
+
+    def _load_adapter(self, path: str, scale: float) -> Adapter:
+        adapter = Adapter(self.core, path, scale)
+        self._stack.callback(adapter.close)
+        return adapter
+
+    def set_adapters(self, ctx: Any) -> None:
+        """Let a ctypes llama_context of the core compute with the adapters.
+
+        Raises:
+            BadFileError: llama.cpp refuses.
+        """
+        set_adapters(ctx, self._adapters)
 
     @property
     def n_vocab(self) -> int:

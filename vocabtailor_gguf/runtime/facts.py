@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.runtime import backend, rawlogits
+from vocabtailor_gguf.runtime.session import Session
 
 _OURS = "vocabtailor."
 _OF_VOCABULARY = frozenset(
-    {"vocab", "vocab_type", "n_vocab", "add_bos_token", "add_eos_token", "tokenize", "detokenize"}
+    {"vocab", "vocab_type", "n_vocab", "add_bos_token", "add_eos_token", "detokenize"}
 )
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
@@ -54,6 +56,11 @@ class SplitModel:
         of_text = name in _OF_VOCABULARY or name.startswith("token_")
         return getattr(self._vocabulary if of_text else self._core, name)
 
+    def tokenize(self, text: bytes, add_bos: bool, special: bool) -> list[int]:
+        """Return the ids of a text, in one pass: the context that it fits in is the core's."""
+        tokens: list[int] = backend.Model.tokenize(self, text, add_bos, special)
+        return tokens
+
     def n_params(self) -> int:
         """Return the parameters of the source."""
         return self._n_params
@@ -66,41 +73,9 @@ class SplitModel:
         """Return the source's keys, as llama.cpp shows them."""
         return dict(self._metadata)
 
-
-class SplitContext:
-    """A core's context whose logits are the whole vocabulary's.
-
-    The context itself has logits of the core's stub rows only, which nobody may read as if there
-    were n_vocab of them.
-
-    Args:
-        context: A `backend.Context` of the core.
-        row: Returns the (n_vocab,) float32 logits of the last position.
-    """
-
-    def __init__(self, context: Any, row: Callable[[], npt.NDArray[np.float32]]) -> None:
-        self._context = context
-        self._row = row
-        self._kept: npt.NDArray[np.float32] | None = None  # what a pointer points to
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the context has."""
-        return getattr(self._context, name)
-
-    def get_logits(self) -> Any:
-        """Return a pointer to the (n_vocab,) logits of the last position; the next call ends it."""
-        self._kept = np.ascontiguousarray(self._row(), dtype=np.float32)
-        return self._kept.ctypes.data_as(_FLOATS)
-
-    def get_logits_ith(self, i: int) -> Any:
-        """Return a pointer to the logits of output `i`, of which only the last one is kept.
-
-        Raises:
-            VocabTailorError: Another output is asked for.
-        """
-        if i not in (-1, 0):
-            raise VocabTailorError(f"get_logits_ith({i}): only the last output's logits are kept")
-        return self.get_logits()
+    def close(self) -> None:
+        """Let whoever still has this, such as a tokenizer, get an error."""
+        self._vocabulary = self._core = Closed()
 
 
 class Closed:
@@ -113,6 +88,58 @@ class Closed:
             VocabTailorError: Always.
         """
         raise VocabTailorError("the model is closed")
+
+
+class SplitContext:
+    """A core's context whose logits are the whole vocabulary's, through llama.cpp's functions too.
+
+    Args:
+        context: A `backend.Context` of the core.
+        row: Returns the (n_vocab,) float32 logits of the last position.
+        session: Of the context.
+    """
+
+    def __init__(
+        self, context: Any, row: Callable[[], npt.NDArray[np.float32]], session: Session
+    ) -> None:
+        self._context = context
+        self._row = row
+        self._session = session
+        self._kept: npt.NDArray[np.float32] | None = None  # what a pointer points to
+        self._address = context.ctx
+        rawlogits.answer_for(self._address, self)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the context has."""
+        return getattr(self._context, name)
+
+    def decode(self, batch: Any) -> None:
+        """Decode a `backend.Batch` of token ids.
+
+        Raises:
+            VocabTailorError: llama.cpp does not take it.
+        """
+        self._session.decode_batch(batch.batch)
+
+    def all_logits(self) -> Any:
+        """Return a pointer to the (n_vocab,) logits of the last position; the next call ends it."""
+        self._kept = np.ascontiguousarray(self._row(), dtype=np.float32)
+        return self._kept.ctypes.data_as(_FLOATS)
+
+    def logits_of(self, i: int) -> Any:
+        """Return a pointer to the logits of token `i` of the last batch.
+
+        Raises:
+            VocabTailorError: Another token than the last one is asked for.
+        """
+        if i not in (-1, self._session.n_fed - 1):
+            raise VocabTailorError(f"logits of output {i}: only the last output's are kept")
+        return self.all_logits()
+
+    def close(self) -> None:
+        """Let whoever still has this get an error."""
+        rawlogits.forget(self._address)
+        self._context = Closed()
 
 
 def last_row(n_vocab: int, scores: Scores) -> npt.NDArray[np.float32]:

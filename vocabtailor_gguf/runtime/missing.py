@@ -9,15 +9,7 @@ from vocabtailor_gguf.errors import UnsupportedError
 # arguments of llama_cpp.Llama that would give a wrong answer here, and the value that is harmless
 _ARGUMENTS: dict[str, Any] = {
     "logits_all": False,
-    "embedding": False,
-    "draft_model": None,
-    "lora_path": None,
-    "lora_base": None,
 }
-
-
-class RawContextError(UnsupportedError):
-    """The pointer to a context was asked for, through which one could read beyond its logits."""
 
 
 def not_supported(what: str) -> NoReturn:
@@ -40,25 +32,6 @@ class Missing:
     """Methods that say so."""
 
     @property
-    def ctx(self) -> NoReturn:
-        """Not given: a pointer to the core's context, whose logits are those of its stub rows.
-
-        Raises:
-            RawContextError: Always; `last_logits` and ``_ctx.get_logits()`` tell the truth.
-        """
-        raise RawContextError(
-            "ctx: logits of the core's context are those of its stub rows; use last_logits()"
-        )
-
-    @property
     def eval_logits(self) -> NoReturn:
         """Not supported: there are no logits of the whole vocabulary."""
         not_supported("eval_logits")
-
-    def embed(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        not_supported("embed")
-
-    def create_embedding(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet."""
-        not_supported("create_embedding")

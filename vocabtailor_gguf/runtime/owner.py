@@ -16,6 +16,7 @@ class SessionOwner:
     """A model with one text; the rest of its parts is ``llama_cpp.Llama``'s."""
 
     _session: Session | None = None  # until loading is done, and after closing
+    _absent = "the model is closed"  # why there is none
     _engine: Engine
     _mode: Mode
     _seed: int
@@ -27,13 +28,13 @@ class SessionOwner:
         """The session.
 
         Raises:
-            VocabTailorError: The model is closed.
+            VocabTailorError: The model is closed, or only a vocabulary.
         """
         if self._session is None:
-            raise VocabTailorError("the model is closed")
+            raise VocabTailorError(self._absent)
         return self._session
 
     @property
     def store(self) -> VocabStore:
         """The vocabulary store, open as long as the model is."""
-        return self._engine.store
+        return self._text.engine.store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,10 +13,30 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.runtime import backend
 
+logger = logging.getLogger(__name__)
+
 Row = npt.NDArray[np.single]  # (n_vocab,)
 Processor = Callable[[npt.NDArray[np.intc], Row], Row]
 
 _CANDIDATE = np.dtype([("id", np.intc), ("logit", np.single), ("p", np.single)], align=True)
+
+
+def bias_of(asked: Mapping[Any, Any], n_vocab: int) -> dict[int, float]:
+    """Return what a bias adds to the logits of tokens, as ``llama_cpp.Llama`` has it.
+
+    Negative ids count from the end. One that is out of range makes the whole bias void; there it
+    raises in a callback that cannot hand the error on.
+    """
+    bias = {int(token): float(value) for token, value in asked.items()}
+    bad = [token for token in bias if not -n_vocab <= token < n_vocab]
+    if bad:
+        logger.warning(
+            "logit_bias: no bias: id %d, expected up to %d; llama_cpp.Llama ignores it as well",
+            bad[0],
+            n_vocab - 1,
+        )
+        return {}
+    return {token % n_vocab: value for token, value in bias.items()}
 
 
 def bias_processor(bias: Mapping[int, float]) -> Processor:

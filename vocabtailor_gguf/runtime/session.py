@@ -68,6 +68,7 @@ class Session:
         self.sampling: Sampling | None = None
         self._prompt = _NO_TOKENS  # of the live request
         self.n_tokens = 0
+        self.n_fed = 0  # tokens of the last batch
         self.n_missed = 0  # tokens of prompts that the static set lacked
         self.head: ActiveHead = ActiveHead(
             engine.store, share=None if share is None else share.head
@@ -77,9 +78,11 @@ class Session:
         self.native.prepare(params)
         self.context = backend.new_context(engine.core, params, verbose=verbose)
         self.context_bytes = max(0, process_memory().data - before.data)
+        engine.set_adapters(self.context.ctx)
         self.native.attach(self.context.ctx)
         self.n_ctx = int(self.context.n_ctx())
         self._n_threads = int(params.n_threads)
+        self._n_batch = int(params.n_batch)
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = Forms(engine.tokenizer.vocab) if expand else None
         self.verifier: Verifier | None = None
@@ -209,6 +212,21 @@ class Session:
             self._extend(ids)
             return self.native.hidden()
 
+    def decode_batch(self, batch: Any) -> None:
+        """Decode a ctypes llama_batch of token ids, whatever its sequences are.
+
+        As in llama-cpp-python the text stays what it was, so whoever does this keeps count. A live
+        request is superseded.
+
+        Raises:
+            VocabTailorError: llama.cpp does not take it.
+        """
+        with self.lock:
+            self.check_open()
+            self.use_chain(None)
+            self.n_fed = int(batch.n_tokens)
+            self.native.decode_batch(batch)
+
     def _check_room(self, ids: npt.NDArray[np.int32]) -> None:
         self.check_open()
         if self.n_tokens + ids.size > self.n_ctx:
@@ -220,6 +238,7 @@ class Session:
     def _extend(self, ids: npt.NDArray[np.int32]) -> None:
         self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
         self.n_tokens += int(ids.size)
+        self.n_fed = 1 + (int(ids.size) - 1) % self._n_batch
 
     @property
     def _n_past(self) -> int:
@@ -247,6 +266,8 @@ class Session:
         with self.lock:
             self.check_open()
             self.truncate(0)
+            if self.holder is None and self.native.n_past:  # a batch of other texts
+                self.native.truncate(0)
             self.head.reset()
             self._add_prompt(self._prompt)
 

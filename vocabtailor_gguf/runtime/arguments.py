@@ -1,0 +1,121 @@
+"""Arguments of llama_cpp.Llama: what it takes, and checks that name what does not fit."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import llama_cpp
+from gguf.constants import GGMLQuantizationType
+
+_Init = Callable[..., None]
+
+_SIZES = ("n_ctx", "n_batch", "n_ubatch")
+_WHOLE_TYPES = frozenset(int(GGMLQuantizationType[n]) for n in ("F32", "F16", "BF16"))
+_TYPES = frozenset(int(t) for t in GGMLQuantizationType)
+_MOST_BYTES = 127  # of a key or a text in llama_model_kv_override, without the NUL
+_DEFAULT_THREADS = 4  # GGML_DEFAULT_N_THREADS: what ggml takes where it is asked for none
+
+
+def with_upstream(init: _Init) -> _Init:
+    """Let a constructor that hands arguments on to ``llama_cpp.Llama`` show them as its own."""
+    own = inspect.signature(init)
+    upstream = inspect.signature(llama_cpp.Llama.__init__)
+    rest = inspect.Parameter.VAR_KEYWORD
+    shown = [p for p in own.parameters.values() if p.kind is not rest]
+    theirs = [p for p in upstream.parameters.values() if p.name not in own.parameters]
+    shown += [p for p in theirs if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    shown += [p for p in own.parameters.values() if p.kind is rest]
+    init.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
+    return init
+
+
+def check_path(name: str, path: str | os.PathLike[str]) -> None:
+    """Check that llama.cpp, which takes paths as UTF-8, can be given a path.
+
+    Raises:
+        ValueError: It cannot; the text names the argument.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: {os.fspath(path)!r}: expected a name in UTF-8") from None
+
+
+def check_upstream(arguments: Mapping[str, Any]) -> None:
+    """Check arguments of ``llama_cpp.Llama`` before a file is opened.
+
+    Raises:
+        ValueError: One does not fit; the text names it.
+    """
+    for name in _SIZES:
+        value = arguments.get(name, 512)
+        least = 0 if name == "n_ctx" else 1  # 0: the model's own
+        if not least <= value < 2**31:
+            raise ValueError(f"{name}: found {value}, expected {least} to 2**31 - 1")
+    if arguments.get("lora_path") is not None:
+        check_path("lora_path", arguments["lora_path"])
+    for name in ("type_k", "type_v"):
+        if arguments.get(name) is not None and arguments[name] not in _TYPES:
+            raise ValueError(f"{name}: found {arguments[name]}, expected a ggml_type")
+    type_v = arguments.get("type_v")
+    if type_v is not None and type_v not in _WHOLE_TYPES and not arguments.get("flash_attn"):
+        raise ValueError(f"type_v: {type_v}: a quantised V cache needs flash_attn=True")
+    _check_tensor_split(arguments.get("tensor_split"))
+    _check_overrides(arguments.get("kv_overrides"))
+
+
+def _check_tensor_split(split: Any) -> None:
+    if split is None:
+        return
+    most = llama_cpp.LLAMA_MAX_DEVICES
+    if len(split) > most or not all(isinstance(x, int | float) for x in split):
+        raise ValueError(f"tensor_split: {len(split)} values, expected at most {most} numbers")
+
+
+def _check_overrides(overrides: Any) -> None:
+    if overrides is None:
+        return
+    if not isinstance(overrides, Mapping):
+        raise ValueError(f"kv_overrides: found {type(overrides).__name__}, expected a dict")
+    for key, value in overrides.items():
+        if not isinstance(key, str) or len(key.encode("utf-8", "replace")) > _MOST_BYTES:
+            raise ValueError(f"kv_overrides: key {key!r}: expected up to {_MOST_BYTES} bytes")
+        where = f"kv_overrides[{key!r}]"
+        if isinstance(value, str):
+            if len(value.encode("utf-8", "replace")) > _MOST_BYTES:
+                raise ValueError(f"{where}: a text of more than {_MOST_BYTES} bytes is too long")
+        elif not isinstance(value, bool | int | float):
+            kind = type(value).__name__
+            raise ValueError(f"{where}: found {kind}, expected bool, int, float or str")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{where}: found {value}, expected a number of 64 bits")
+
+
+def n_threads(asked: int) -> int:
+    """Return the threads that ggml takes where it is asked for `asked` of them."""
+    return asked if asked > 0 else _DEFAULT_THREADS
+
+
+def of_core(params: Any) -> Any:
+    """Leave out of ctypes llama_model_params the overrides that are not for a core.
+
+    Those of the tokenizer are for the vocabulary; a core has stub rows, and none.
+
+    Returns:
+        The array that the parameters point to from here on.
+    """
+    if not params.kv_overrides:
+        return None
+    kept = []
+    for one in params.kv_overrides:
+        if not one.key:
+            break
+        key = one.key.decode("utf-8", "replace")
+        if not key.startswith(("tokenizer.", "vocabtailor.")) and not key.endswith(".vocab_size"):
+            kept.append(type(one).from_buffer_copy(one))
+    array = (llama_cpp.llama_model_kv_override * (len(kept) + 1))(*kept)
+    params.kv_overrides = array
+    return array
