@@ -250,6 +250,13 @@ def test_pickle_and_copy(ours: TailoredLlama) -> None:
             assert take(again, PROMPTS[0], 12, temp=0.0) == expected
 
 
+def tokens_of_the_pointer(llm: llama_cpp.Llama) -> list[int]:
+    vocab = llama_cpp.llama_model_get_vocab(llama_cpp.llama_get_model(llm.ctx))
+    found = (llama_cpp.llama_token * 64)()
+    n = llama_cpp.llama_tokenize(vocab, b"the cat", 7, found, 64, True, False)
+    return [llama_cpp.llama_vocab_n_tokens(vocab), *found[:n]]
+
+
 FACTS: dict[str, Callable[[Any], Any]] = {
     "n_embd": lambda m: m.n_embd(),
     "n_vocab": lambda m: m.n_vocab(),
@@ -261,6 +268,11 @@ FACTS: dict[str, Callable[[Any], Any]] = {
     "layers": lambda m: llama_cpp.llama_model_n_layer(m.model),
     "heads": lambda m: llama_cpp.llama_model_n_head(m.model),
     "heads of keys": lambda m: llama_cpp.llama_model_n_head_kv(m.model),
+    "parameters of the pointer": lambda m: llama_cpp.llama_model_n_params(m.model),
+    "size of the pointer": lambda m: llama_cpp.llama_model_size(m.model),
+    "template of the pointer": lambda m: llama_cpp.llama_model_chat_template(m.model, None),
+    "no such template": lambda m: llama_cpp.llama_model_chat_template(m.model, b"x"),
+    "vocabulary of the pointer": lambda m: tokens_of_the_pointer(m),
     "metadata": lambda m: dict(m.metadata),
     "tokenizer": lambda m: m.tokenizer().encode("hello"),
     "pooling": lambda m: m.pooling_type(),

@@ -501,10 +501,10 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
             return
         session, self._session = self._session, None
         if session is not None:
+            self._ctx.close()  # and the model: before others may get their addresses
+            self._model.close()
             session.close()
             self._engine.close()
-            self._ctx.close()
-            self._model.close()
             self._close_batch()
         elif not self._is_only_vocabulary:
             return  # loading has failed, and cleared up

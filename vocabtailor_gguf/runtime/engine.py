@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
@@ -66,6 +67,7 @@ class Engine:
         self._stack.callback(store.close)
         self.core = backend.load_model(core_path, model_params, verbose=verbose)
         self._stack.callback(self.core.close)
+        self.core_bytes = int(llama_cpp.llama_model_size(self.core.model))
         self._adapters = [self._load_adapter(path, scale) for path, scale in lora]
 
     def _load_adapter(self, path: str, scale: float) -> Adapter:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.runtime import backend, rawlogits
+from vocabtailor_gguf.runtime import backend, rawcalls
 from vocabtailor_gguf.runtime.session import Session
 
 _OURS = "vocabtailor."
@@ -49,6 +49,8 @@ class SplitModel:
         found = {**core.metadata(), **vocabulary.metadata()}
         order = headers[1].get(f"{_OURS}source.key_order", [])
         self._metadata = {k: found[k] for k in order if k in found}
+        self._pointer = core.model
+        rawcalls.answer_for(self._pointer, self)
         self.split_metadata = {k: v for k, v in found.items() if k.startswith(_OURS)}
 
     def __getattr__(self, name: str) -> Any:
@@ -75,6 +77,7 @@ class SplitModel:
 
     def close(self) -> None:
         """Let whoever still has this, such as a tokenizer, get an error."""
+        rawcalls.forget(self._pointer)
         self._vocabulary = self._core = Closed()
 
 
@@ -107,7 +110,7 @@ class SplitContext:
         self._session = session
         self._kept: npt.NDArray[np.float32] | None = None  # what a pointer points to
         self._address = context.ctx
-        rawlogits.answer_for(self._address, self)
+        rawcalls.answer_for(self._address, self)
 
     def __getattr__(self, name: str) -> Any:
         """Return what the context has."""
@@ -138,7 +141,7 @@ class SplitContext:
 
     def close(self) -> None:
         """Let whoever still has this get an error."""
-        rawlogits.forget(self._address)
+        rawcalls.forget(self._address)
         self._context = Closed()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import llama_cpp
-
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.record import Record
 from vocabtailor_gguf.runtime.session import Session
@@ -140,7 +138,7 @@ def memory(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
             whole_head=session.engine.whole_head_bytes,
             logits=int(native.n_bytes_logits),
             tokenizer=tokenizer_bytes + forms,
-            core=int(llama_cpp.llama_model_size(session.engine.core.model)),
+            core=session.engine.core_bytes,
             context=session.context_bytes,
             anon=now.anon,
             file=now.file,
