@@ -31,7 +31,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "n_ctx": ({"n_ctx": -1}, "n_ctx"),
     "n_batch": ({"n_batch": 0}, "n_batch"),
     "lora_path": ({"lora_path": os.fsdecode(b"\xff.gguf")}, "lora_path.*UTF-8"),
-    "a type whose blocks do not fit": ({"type_k": 10}, "type_k=10"),
+    "a type whose blocks do not fit": ({"type_k": 10}, "type_k: Q2_K has blocks of 256"),
 }
 
 

@@ -21,6 +21,7 @@ from vocabtailor_gguf.gguf.pair import CORE_SUFFIX, VOCAB_SUFFIX, read_core, sib
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend, reports
 from vocabtailor_gguf.runtime.arguments import (
+    check_cache_types,
     check_path,
     check_upstream,
     n_threads,
@@ -134,6 +135,7 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         core, vocab = _find_pair(model_path, vocab_path)
         self._asked["vocab_path"] = str(vocab)
         header = read_core(core)
+        check_cache_types(header, kwargs)
         overrides = kwargs.get("kv_overrides") or {}
         if kwargs.get("n_ctx") == 0:
             key = f"{header.require('general.architecture', str)}.context_length"

@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import llama_cpp
+import numpy as np
 from gguf.constants import GGMLQuantizationType
+
+from vocabtailor_gguf.binding.types import type_geometry, type_name
+from vocabtailor_gguf.gguf.header import GGUFHeader
 
 _Init = Callable[..., None]
 
@@ -65,6 +69,37 @@ def check_upstream(arguments: Mapping[str, Any]) -> None:
         raise ValueError(f"type_v: {type_v}: a quantised V cache needs flash_attn=True")
     _check_tensor_split(arguments.get("tensor_split"))
     _check_overrides(arguments.get("kv_overrides"))
+
+
+def check_cache_types(header: GGUFHeader, arguments: Mapping[str, Any]) -> None:
+    """Check that blocks of the KV cache's types fit a model, where llama.cpp would abort.
+
+    Args:
+        header: Of the core.
+        arguments: Of ``llama_cpp.Llama``.
+
+    Raises:
+        ValueError: They do not; the text names the argument.
+    """
+    arch = header.get("general.architecture")
+    heads, width = (
+        header.get(f"{arch}.attention.head_count"),
+        header.get(f"{arch}.embedding_length"),
+    )
+    for name, key in (("type_k", "key_length"), ("type_v", "value_length")):
+        size = header.get(f"{arch}.attention.{key}")
+        if size is None and isinstance(heads, int) and isinstance(width, int) and heads:
+            size = width // heads
+        if arguments.get(name) is None or not isinstance(size, int):
+            continue
+        block = type_geometry(arguments[name])[0]
+        many = header.get(f"{arch}.attention.head_count_kv", heads)
+        least = int(np.min(many)) if many is not None else 1
+        if least * size % block:
+            raise ValueError(
+                f"{name}: {type_name(arguments[name])} has blocks of {block} values, which do not "
+                f"fit {least} heads of {size}"
+            )
 
 
 def _check_tensor_split(split: Any) -> None:
