@@ -226,10 +226,13 @@ def test_a_state_of_another_model_is_refused(
     assert len(take(ours, PROMPTS[0], 4, temp=0.0)) == 4
 
 
-def test_caches(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_caches(stock: llama_cpp.Llama, ours: TailoredLlama, tmp_path: Path, kind: str) -> None:
     found = []
-    for llm in (stock, ours):
-        llm.set_cache(llama_cpp.LlamaRAMCache())
+    for i, llm in enumerate((stock, ours)):
+        on_disk = kind == "disk"
+        folder = str(tmp_path / str(i))
+        llm.set_cache(llama_cpp.LlamaDiskCache(folder) if on_disk else llama_cpp.LlamaRAMCache())
         texts = []
         for prompt in (PROMPTS[0], PROMPTS[1], [*PROMPTS[0], 310], PROMPTS[0]):
             out = llm.create_completion(prompt, max_tokens=12, temperature=0.0)
@@ -246,6 +249,7 @@ def test_pickle_and_copy(ours: TailoredLlama) -> None:
     for made in (pickle.loads(pickle.dumps(ours)), copy.copy(ours)):
         with contextlib.closing(made) as again:
             assert again.mode == ours.mode
+            assert np.array_equal(again.active_ids, ours.active_ids)
             assert again.n_ctx() == ours.n_ctx()
             assert take(again, PROMPTS[0], 12, temp=0.0) == expected
 

@@ -7,43 +7,46 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import llama_cpp
 import numpy as np
-import numpy.typing as npt
 
 from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.gguf.pair import CORE_SUFFIX, VOCAB_SUFFIX, read_core, sibling_store
+from vocabtailor_gguf.gguf.pair import read_core, sibling_store
 from vocabtailor_gguf.process import process_memory
-from vocabtailor_gguf.runtime import backend, reports
+from vocabtailor_gguf.runtime import backend
+from vocabtailor_gguf.runtime.active import ActiveSet
 from vocabtailor_gguf.runtime.arguments import (
     check_cache_types,
+    check_own,
     check_path,
     check_upstream,
     n_threads,
     of_core,
+    trained_context,
     with_upstream,
 )
 from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel
+from vocabtailor_gguf.runtime.hub import Hub
 from vocabtailor_gguf.runtime.missing import Missing, check_supported
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
 from vocabtailor_gguf.runtime.processors import bias_of, bias_processor, processed
-from vocabtailor_gguf.runtime.reports import AuditReport, MemoryReport, Stats
+from vocabtailor_gguf.runtime.reports import Reports
 from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.scoring import Scoring
 from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
 from vocabtailor_gguf.runtime.stream import Stream
+from vocabtailor_gguf.runtime.text import Text
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
-from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
 from vocabtailor_gguf.split.architectures import vocabulary_math
 from vocabtailor_gguf.split.cache import split_cached
@@ -54,7 +57,17 @@ logger = logging.getLogger(__name__)
 _NOT_LOADED = ("Failed to", "Model path does not exist")
 
 
-class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):  # type: ignore[misc]
+class TailoredLlama(
+    Text,
+    ActiveSet,
+    Scoring,
+    Reports,
+    Persistence,
+    Embeddings,
+    Hub,
+    Missing,
+    llama_cpp.Llama,  # type: ignore[misc]
+):
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
 
     Mode ``"exact"``, the default, gives llama.cpp's own output for the same seed and sampler chain:
@@ -114,7 +127,9 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         prompt_expansion: bool = True,
         **kwargs: Any,
     ) -> None:
-        _check_arguments(mode, whole_head, learn, audit, kwargs)
+        check_own(mode, whole_head, learn=learn, audit=audit)
+        check_supported(kwargs)
+        check_upstream(kwargs)
         check_path("model_path", model_path)
         check_path("vocab_path", vocab_path or "")
         self._mode = mode
@@ -138,8 +153,7 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         check_cache_types(header, kwargs)
         overrides = kwargs.get("kv_overrides") or {}
         if kwargs.get("n_ctx") == 0:
-            key = f"{header.require('general.architecture', str)}.context_length"
-            kwargs["n_ctx"] = overrides.get(key, header.require(key, int))
+            kwargs["n_ctx"] = trained_context(header, overrides)
         with contextlib.ExitStack() as undo:
             store = undo.enter_context(VocabStore(vocab))
             if overrides:
@@ -237,104 +251,6 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         if kwargs.get("embedding"):
             ask_for_embeddings(params)
         self.model_params.vocab_only = False
-
-    # ---- what llama_cpp.Llama keeps of its text ----
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the text."""
-        return 0 if self._session is None else self._session.n_tokens
-
-    @n_tokens.setter
-    def n_tokens(self, n: int) -> None:
-        if self._session is not None and not self._session.truncate(n):
-            raise VocabTailorError(f"n_tokens: the text cannot be cut to {n} tokens")
-
-    @property
-    def input_ids(self) -> npt.NDArray[np.int32]:
-        """The (n_ctx,) int32 ids of the text, of which the first `n_tokens` count."""
-        return np.empty(0, dtype=np.int32) if self._session is None else self._session.ids
-
-    @input_ids.setter
-    def input_ids(self, ids: npt.NDArray[np.int32]) -> None:
-        if self._session is not None:
-            raise VocabTailorError("input_ids: use eval and reset")
-
-    @property
-    def _sampler(self) -> Any:
-        return None if self._session is None else self._session.chain
-
-    @_sampler.setter
-    def _sampler(self, chain: Any) -> None:
-        if self._session is not None:
-            self._session.use_chain(chain)
-
-    # ---- the active set ----
-
-    @property
-    def mode(self) -> Mode:
-        """``"exact"``, ``"tailored"`` or ``"full"``."""
-        return self._mode
-
-    @property
-    def active_ids(self) -> npt.NDArray[np.int32]:
-        """The (K,) int32 ids of the active set, in the order of the head's rows.
-
-        Always-on tokens and the token set come first, ascending, then learned ones; tokens that a
-        prompt has added follow in order of first appearance, then other forms of its words, and in
-        exact mode rows that a verification has listed.
-        """
-        return self._text.active_ids()
-
-    def set_token_set(self, token_set: TokenSet | str | os.PathLike[str] | None) -> None:
-        """Replace the static set. Tokens of the text that is being decoded stay active.
-
-        Raises:
-            BadFileError: The file is malformed.
-            MismatchError: The set was made for another tokenizer.
-            TokenIdError: An id is outside the vocabulary.
-        """
-        self._text.check_open()
-        if isinstance(token_set, TokenSet) or token_set is None:
-            chosen, where = token_set, "token set"
-        else:
-            chosen, where = TokenSet.load(token_set), os.fspath(token_set)
-        if chosen is not None:
-            chosen.check(self.store, where)
-        watched = list(learned_counts(chosen))
-        if self._mode == "full":
-            ids = np.arange(self.store.n_vocab, dtype=np.int32)
-        else:
-            # a set of learned tokens only goes on from the guess that they were lacking in
-            guess = self._mode == "exact" and (chosen is None or len(chosen) == len(watched))
-            ids = self._engine.static_ids(chosen, guess=guess)
-        with self._text.lock:
-            self._text.watch(watched)
-            self._text.set_static(ids)
-            self._counted = self._text.needed()
-            self.token_set = chosen
-
-    def learned_token_set(
-        self, *, previous: TokenSet | None = None, decay: float = 1.0, least: float = 0.5
-    ) -> TokenSet:
-        """Return the token set of this model with the tokens that it turned out to lack.
-
-        Exact mode finds them at every token, tailored mode at those that are audited. How often
-        they were needed since `set_token_set` is added to the counts in the provenance, so that
-        sets can learn on from request to request and forget.
-
-        Args:
-            previous: A learned set whose counts go on; by default `token_set`.
-            decay: Factor on the counts of `previous`.
-            least: Learned tokens whose count falls below it are dropped.
-
-        Raises:
-            VocabTailorError: Nothing was learned and there is no set.
-        """
-        base = previous if previous is not None else self.token_set
-        new = {t: n - self._counted.get(t, 0) for t, n in self._text.needed().items()}
-        new = {t: n for t, n in new.items() if n}
-        return learned(base, new, self.store.tokenizer_sha256, decay=decay, least=least)
 
     @property
     def split_metadata(self) -> dict[str, str]:
@@ -455,46 +371,6 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         """Forget the text; the active set falls back to the static one."""
         self._text.reset()
 
-    # ---- reports ----
-
-    @property
-    def stats(self) -> Stats:
-        """Counters since the model was loaded."""
-        return reports.stats(self._text)
-
-    def memory_report(self) -> MemoryReport:
-        """Return where the memory goes."""
-        return reports.memory(self._text, tokenizer_bytes=self._tokenizer_bytes)
-
-    def audit_report(self) -> AuditReport:
-        """Return what the audits of tailored mode found since the model was loaded."""
-        return reports.audit(self._text)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repo_id: str,
-        filename: str | None,
-        additional_files: list[str] | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> TailoredLlama:
-        """Load a model of the Hugging Face hub; as ``llama_cpp.Llama.from_pretrained``.
-
-        An unsplit model is split into the cache when it arrives. Where `filename` ends in
-        ``.core.gguf`` the store beside it comes too.
-
-        Raises:
-            ValueError: There is no such file, or more than one.
-        """
-        more = list(additional_files or ())
-        if filename is not None and filename.endswith(CORE_SUFFIX):
-            more.append(filename.removesuffix(CORE_SUFFIX) + VOCAB_SUFFIX)
-        made: TailoredLlama = super().from_pretrained(
-            repo_id, filename, more or None, *args, **kwargs
-        )
-        return made
-
     # ---- the end ----
 
     def close(self) -> None:
@@ -515,11 +391,6 @@ class TailoredLlama(Scoring, Persistence, Embeddings, Missing, llama_cpp.Llama):
         self._model = self._ctx = self.tokenizer_ = Closed()
         self._absent = "the model is closed"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the arguments that make this model again, without its text."""
-        state: dict[str, Any] = super().__getstate__()
-        return {**state, **self._asked}
-
 
 def _find_pair(
     model_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str] | None
@@ -531,19 +402,3 @@ def _find_pair(
         entry = split_cached(model_path)
         return entry.core, entry.vocab
     return Path(model_path), sibling_store(model_path)
-
-
-def _check_arguments(
-    mode: str, whole_head: str, learn: bool, audit: float, kwargs: dict[str, Any]
-) -> None:
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
-    if whole_head not in get_args(Placement):
-        places = ", ".join(get_args(Placement))
-        raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
-    if not 0 <= audit <= 1 or (audit and mode != "tailored"):
-        raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
-    if learn and mode != "exact" and not audit:
-        raise ValueError("learn: only exact mode and audits find tokens to learn")
-    check_supported(kwargs)
-    check_upstream(kwargs)

@@ -1,18 +1,21 @@
-"""Arguments of llama_cpp.Llama: what it takes, and checks that name what does not fit."""
+"""Arguments of the constructor: what it takes, and checks that name what does not fit."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import llama_cpp
 import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.types import type_geometry, type_name
+from vocabtailor_gguf.binding.whole_head import Placement
+from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.runtime.owner import Mode
 
 _Init = Callable[..., None]
 
@@ -46,6 +49,23 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {os.fspath(path)!r}: expected a name in UTF-8") from None
+
+
+def check_own(mode: str, whole_head: str, *, learn: bool, audit: float) -> None:
+    """Check this package's own arguments.
+
+    Raises:
+        ValueError: One does not fit; the text names it.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
+    if whole_head not in get_args(Placement):
+        places = ", ".join(get_args(Placement))
+        raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
+    if not 0 <= audit <= 1 or (audit and mode != "tailored"):
+        raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
+    if learn and mode != "exact" and not audit:
+        raise ValueError("learn: only exact mode and audits find tokens to learn")
 
 
 def check_upstream(arguments: Mapping[str, Any]) -> None:
@@ -92,7 +112,10 @@ def check_cache_types(header: GGUFHeader, arguments: Mapping[str, Any]) -> None:
             size = width // heads
         if arguments.get(name) is None or not isinstance(size, int):
             continue
-        block = type_geometry(arguments[name])[0]
+        try:
+            block = type_geometry(arguments[name])[0]
+        except VocabTailorError as e:
+            raise ValueError(f"{name}: {e}") from None
         many = header.get(f"{arch}.attention.head_count_kv", heads)
         least = int(np.min(many)) if many is not None else 1
         if least * size % block:
@@ -132,6 +155,19 @@ def _check_overrides(overrides: Any) -> None:
 def n_threads(asked: int) -> int:
     """Return the threads that ggml takes where it is asked for `asked` of them."""
     return asked if asked > 0 else _DEFAULT_THREADS
+
+
+def trained_context(header: GGUFHeader, overrides: Mapping[str, Any]) -> int:
+    """Return the context length of a model, or what a user puts in its place.
+
+    Raises:
+        BadFileError: The model does not tell.
+    """
+    key = f"{header.require('general.architecture', str)}.context_length"
+    own = overrides.get(key)
+    if isinstance(own, int) and not isinstance(own, bool):
+        return own
+    return int(header.require(key, int))
 
 
 def of_core(params: Any) -> Any:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import llama_cpp
 import numpy as np
 
 from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.runtime.owner import SessionOwner
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 class Persistence(SessionOwner):
-    """States, which ``llama_cpp.Llama``'s caches keep, too."""
+    """States, which ``llama_cpp.Llama``'s caches keep, too, and pickles."""
+
+    token_set: TokenSet | None
+    _asked: dict[str, Any]  # this package's own arguments
 
     def save_state(self) -> llama_cpp.LlamaState:
         """Return the text and the state of its context; no logits travel with them.
@@ -37,3 +43,8 @@ class Persistence(SessionOwner):
         """
         self._text.load(token_array(state.input_ids[: state.n_tokens]), state.llama_state)
         self._seed = state.seed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the arguments that make this model again, without its text."""
+        upstream: Any = super()
+        return {**upstream.__getstate__(), **self._asked, "token_set": self.token_set}

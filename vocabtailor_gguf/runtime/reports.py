@@ -6,6 +6,7 @@ import dataclasses
 
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.record import Record
+from vocabtailor_gguf.runtime.owner import SessionOwner
 from vocabtailor_gguf.runtime.session import Session
 
 
@@ -86,7 +87,7 @@ class MemoryReport(Record):
     file: int
 
 
-def stats(session: Session) -> Stats:
+def stats_of(session: Session) -> Stats:
     """Return a session's counters."""
     with session.lock:
         session.check_open()
@@ -113,7 +114,7 @@ def stats(session: Session) -> Stats:
     )
 
 
-def audit(session: Session) -> AuditReport:
+def audit_of(session: Session) -> AuditReport:
     """Return what a session's audits found."""
     with session.lock:
         session.check_open()
@@ -125,7 +126,7 @@ def audit(session: Session) -> AuditReport:
     return AuditReport(audited=n, outside=outside, rate=outside / n if n else 0.0, tokens=tokens)
 
 
-def memory(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
+def memory_of(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
     """Return where the memory of a session and its engine goes."""
     now = process_memory()
     with session.lock:
@@ -143,3 +144,22 @@ def memory(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
             anon=now.anon,
             file=now.file,
         )
+
+
+class Reports(SessionOwner):
+    """Counters, memory, audits: a part of TailoredLlama."""
+
+    _tokenizer_bytes: int
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the model was loaded."""
+        return stats_of(self._text)
+
+    def memory_report(self) -> MemoryReport:
+        """Return where the memory goes."""
+        return memory_of(self._text, tokenizer_bytes=self._tokenizer_bytes)
+
+    def audit_report(self) -> AuditReport:
+        """Return what the audits of tailored mode found since the model was loaded."""
+        return audit_of(self._text)
