@@ -11,6 +11,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from exactpair import COMMON, PROMPTS, take
+from tinymodels import ARCHITECTURES
 
 from vocabtailor_gguf import TailoredLlama, VocabTailorError
 
@@ -52,6 +53,15 @@ def test_embeddings_are_stocks(
         for texts in (TEXTS, TEXTS[0], TEXTS * 5):
             expected = stock.embed(texts, normalize=normalize, return_count=True)
             assert ours.embed(texts, normalize=normalize, return_count=True) == expected
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_embeds(
+    tiny: Callable[..., Path], tiny_split: Callable[..., Any], name: str
+) -> None:
+    asked: dict[str, Any] = {"embedding": True, "pooling_type": POOLING["mean"]}
+    with both(tiny, tiny_split, name, "tailored", **asked) as (stock, ours):
+        assert ours.embed(TEXTS) == stock.embed(TEXTS)
 
 
 @pytest.mark.parametrize("sizes", [{"n_batch": 16}, {"n_batch": 32, "n_ubatch": 32}])
