@@ -58,6 +58,8 @@ def read_bytes(
                 size = len(data)
     except OSError as e:
         raise BadFileError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except BadFileError:
+        raise
     except ValueError as e:  # a NUL in the path
         raise BadFileError(f"{path!r}: cannot be read: {e}") from e
     if size > limit:

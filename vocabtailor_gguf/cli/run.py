@@ -207,11 +207,10 @@ def _check_ranges(args: argparse.Namespace) -> None:
 
 
 def _grammar(args: argparse.Namespace) -> llama_cpp.LlamaGrammar | None:
+    text = None if args.grammar_file is None else _common.read_text(args.grammar_file)
     try:
-        if args.grammar_file is not None:
-            return llama_cpp.LlamaGrammar.from_string(
-                _common.read_text(args.grammar_file), verbose=False
-            )
+        if text is not None:
+            return llama_cpp.LlamaGrammar.from_string(text, verbose=False)
         if args.json_schema is not None:
             return llama_cpp.LlamaGrammar.from_json_schema(args.json_schema, verbose=False)
     except (ValueError, KeyError, TypeError) as e:

@@ -94,8 +94,8 @@ class Counts:
         Raises:
             BadFileError: The file cannot be read or is malformed.
         """
+        data = read_json(path, max_values=2 * MAX_VALUES)
         try:
-            data = read_json(path, max_values=2 * MAX_VALUES)
             if data["format"] != _FORMAT or data["version"] != 1:
                 raise ValueError("not a file of counts")
             n_vocab, ids = data["n_vocab"], np.array(data["ids"], dtype=np.int64)
