@@ -117,6 +117,21 @@ def test_batches_through_the_context(
         assert take(ours, PROMPTS[0], 12, temp=0.0) == take(stock, PROMPTS[0], 12, temp=0.0)
 
 
+def test_batches_that_are_refused(tiny_split: Callable[..., Any]) -> None:
+    with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
+        expected = take(llm, PROMPTS[0], 8, temp=0.0)
+        session = llm._session
+        assert session is not None
+        ids = (llama_cpp.llama_token * 300)(*[5] * 300)
+        for n in (0, -1, 300):  # more than n_batch
+            batch = llama_cpp.llama_batch(n_tokens=n, token=ids)
+            with pytest.raises(VocabTailorError, match="n_batch"):
+                session.decode_batch(batch)
+        with pytest.raises(VocabTailorError, match="expected token ids"):
+            session.decode_batch(llama_cpp.llama_batch(n_tokens=1))
+        assert take(llm, PROMPTS[0], 8, temp=0.0) == expected
+
+
 @pytest.mark.model
 def test_embeddings_of_a_real_model(gemma: Path, gemma_split: Any) -> None:
     asked: dict[str, Any] = {**COMMON, "embedding": True, "pooling_type": POOLING["mean"]}

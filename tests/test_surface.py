@@ -425,8 +425,10 @@ def test_only_a_vocabulary(
         lambda m: m.n_vocab(),
         lambda m: m.n_ctx(),
         lambda m: m.token_eos(),
+        lambda m: dict(m.metadata),
     ):
         assert ask(ours) == ask(stock)
+    assert bool(ours.split_metadata) == (which == "core")
     for refused in (lambda: ours.eval([5]), lambda: next(ours.generate([5])), ours.last_logits):
         with pytest.raises(VocabTailorError, match="vocab_only"):
             refused()

@@ -33,7 +33,7 @@ from vocabtailor_gguf.runtime.arguments import (
 from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
-from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel
+from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
 from vocabtailor_gguf.runtime.hub import Hub
 from vocabtailor_gguf.runtime.missing import Missing, check_supported
 from vocabtailor_gguf.runtime.owner import Mode
@@ -49,7 +49,7 @@ from vocabtailor_gguf.runtime.text import Text
 from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
 from vocabtailor_gguf.split.architectures import vocabulary_math
-from vocabtailor_gguf.split.cache import split_cached
+from vocabtailor_gguf.split.cache import find_pair
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class TailoredLlama(
         if kwargs.get("vocab_only"):
             self._load_only_vocabulary(model_path, vocab_path, kwargs)
             return
-        core, vocab = _find_pair(model_path, vocab_path)
+        core, vocab = find_pair(model_path, vocab_path)
         self._asked["vocab_path"] = str(vocab)
         header = read_core(core)
         check_cache_types(header, kwargs)
@@ -188,6 +188,7 @@ class TailoredLlama(
             self._ctx = SplitContext(session.context, self._last_row, session)
             self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
             self.metadata = self._model.metadata()
+            self._split_metadata = self._model.split_metadata
             if kwargs.get("tokenizer") is None:
                 self.tokenizer_ = self.tokenizer()
             self._n_ctx = session.n_ctx
@@ -210,6 +211,7 @@ class TailoredLlama(
         file = vocab_path or (sibling_store(model_path) if is_core else model_path)
         self._asked["vocab_path"] = vocab_path
         super().__init__(str(file), **kwargs)
+        self.metadata, self._split_metadata = split_keys(self.metadata)
         self.model_path = str(model_path)
 
     def _load_tokenizer(self, vocab: Path, kwargs: dict[str, Any]) -> None:
@@ -255,7 +257,7 @@ class TailoredLlama(
     @property
     def split_metadata(self) -> dict[str, str]:
         """This package's own keys of the core and the store; `metadata` has the source's."""
-        return dict(self._model.split_metadata)
+        return dict(self._split_metadata)
 
     # ---- decoding ----
 
@@ -390,15 +392,3 @@ class TailoredLlama(
         # what llama_cpp.Llama would go on with is gone
         self._model = self._ctx = self.tokenizer_ = Closed()
         self._absent = "the model is closed"
-
-
-def _find_pair(
-    model_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str] | None
-) -> tuple[Path, Path]:
-    """Return core and store; an unsplit model is split into the cache on its first use."""
-    if vocab_path is not None:
-        return Path(model_path), Path(vocab_path)
-    if GGUFHeader(model_path).get("vocabtailor.kind") is None:
-        entry = split_cached(model_path)
-        return entry.core, entry.vocab
-    return Path(model_path), sibling_store(model_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,6 +21,12 @@ _OF_VOCABULARY = frozenset(
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 Scores = Callable[[], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]  # ids, logits
+
+
+def split_keys(metadata: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the keys of others, and this package's own."""
+    ours = {k: v for k, v in metadata.items() if k.startswith(_OURS)}
+    return {k: v for k, v in metadata.items() if k not in ours}, ours
 
 
 class SplitModel:
@@ -51,7 +57,7 @@ class SplitModel:
         self._metadata = {k: found[k] for k in order if k in found}
         self._pointer = core.model
         rawcalls.answer_for(self._pointer, self)
-        self.split_metadata = {k: v for k, v in found.items() if k.startswith(_OURS)}
+        self.split_metadata = split_keys(found)[1]
 
     def __getattr__(self, name: str) -> Any:
         """Return what the vocabulary knows of text, and the core of the rest."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.gguf.pair import sibling_store
 from vocabtailor_gguf.split.split import split_model
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,18 @@ def split_cached(
             entry = replace(entry, is_new=True)
             logger.info("%s: %s", source, f"{entry.core} beside it" if here else entry.told)
     return entry
+
+
+def find_pair(
+    model_path: str | os.PathLike[str], vocab_path: str | os.PathLike[str] | None
+) -> tuple[Path, Path]:
+    """Return core and store; an unsplit model is split into the cache on its first use."""
+    if vocab_path is not None:
+        return Path(model_path), Path(vocab_path)
+    if GGUFHeader(model_path).get("vocabtailor.kind") is None:
+        entry = split_cached(model_path)
+        return entry.core, entry.vocab
+    return Path(model_path), sibling_store(model_path)
 
 
 def _key(source: Path) -> str:
