@@ -22,6 +22,10 @@ _PROGRAM = """
 import os, signal, sys, time
 from vocabtailor_gguf.cli.supervise import supervise
 
+# as a terminal starts programs: nohup and shells may have had them ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def tell(*what):
     print(*what, flush=True)
 
