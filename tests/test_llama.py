@@ -18,7 +18,6 @@ from vocabtailor_gguf.errors import (
     BadFileError,
     MismatchError,
     TokenIdError,
-    UnsupportedError,
 )
 from vocabtailor_gguf.runtime.tokenizer import Forms
 
@@ -285,15 +284,7 @@ def test_sets_and_files_that_do_not_fit(
         TailoredLlama(tmp_path / "none.core.gguf", **COMMON)
 
 
-def test_what_is_not_supported_says_so(
-    tiny_split: Callable[[str], Split], tailored: TailoredLlama
-) -> None:
-    with pytest.raises(UnsupportedError, match="logits_all"):
-        TailoredLlama(tiny_split("llama").core, logits_all=True, **COMMON)
-    with pytest.raises(UnsupportedError, match="not supported"):
-        _ = tailored.eval_logits
-    with pytest.raises(ValueError, match="logprobs"):
-        tailored.create_completion("a", logprobs=2)
+def test_what_the_constructor_was_not_asked_for_says_so(tailored: TailoredLlama) -> None:
     with pytest.raises(RuntimeError, match="embedding=True"):
         tailored.embed("a")
 

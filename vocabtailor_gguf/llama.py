@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
-import numpy as np
 
 from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.binding.whole_head import Placement
@@ -35,7 +34,6 @@ from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
 from vocabtailor_gguf.runtime.hub import Hub
-from vocabtailor_gguf.runtime.missing import Missing, check_supported
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
 from vocabtailor_gguf.runtime.processors import bias_of, bias_processor, processed
@@ -43,6 +41,7 @@ from vocabtailor_gguf.runtime.reports import Reports
 from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.scoring import Scoring
 from vocabtailor_gguf.runtime.session import Session
+from vocabtailor_gguf.runtime.states import Over
 from vocabtailor_gguf.runtime.steps import Sampling
 from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.text import Text
@@ -65,7 +64,6 @@ class TailoredLlama(
     Persistence,
     Embeddings,
     Hub,
-    Missing,
     llama_cpp.Llama,  # type: ignore[misc]
 ):
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
@@ -86,6 +84,9 @@ class TailoredLlama(
         token_set: A `TokenSet`, the path of one, or None: then exact mode drafts with the
             tokenizer's most frequent tokens, tailored mode has always-on and prompt tokens only.
         mode: ``"exact"``, ``"tailored"`` or ``"full"``.
+        logprobs_over: In mode ``"tailored"``, the tokens whose probabilities add up to 1:
+            ``"active set"``, or ``"vocabulary"`` at the whole head's cost. Elsewhere, always the
+            vocabulary.
         whole_head: Where exact mode and audits have the whole LM head: ``"mapped"``, as pages of
             the store's file; ``"memory"``, as a copy; ``"streamed"``, nowhere: it is read through
             a buffer of some MB each time, which takes two to three times as long.
@@ -125,14 +126,15 @@ class TailoredLlama(
         learn: bool = False,
         audit: float = 0.0,
         prompt_expansion: bool = True,
+        logprobs_over: Over = "active set",
         **kwargs: Any,
     ) -> None:
-        check_own(mode, whole_head, learn=learn, audit=audit)
-        check_supported(kwargs)
+        check_own(mode, whole_head, logprobs_over, learn=learn, audit=audit)
         check_upstream(kwargs)
         check_path("model_path", model_path)
         check_path("vocab_path", vocab_path or "")
         self._mode = mode
+        self._over = logprobs_over if mode == "tailored" else "vocabulary"
         self.token_set: TokenSet | None = None
         self._counted: dict[int, int] = {}  # what had been needed when the token set was put in
         self._asked = {
@@ -142,6 +144,7 @@ class TailoredLlama(
             "learn": learn,
             "audit": audit,
             "prompt_expansion": prompt_expansion,
+            "logprobs_over": logprobs_over,
             "logits_all": kwargs.get("logits_all", False),
         }
         if kwargs.get("vocab_only"):
@@ -181,11 +184,12 @@ class TailoredLlama(
                 learn=learn,
                 expand=prompt_expansion and mode != "full",
                 seed=kwargs.get("seed"),
+                output_all=self._logits_all,
                 verbose=self.verbose,
             )
             undo.callback(session.close)
             self._session = session
-            self._ctx = SplitContext(session.context, self._last_row, session)
+            self._ctx = SplitContext(session.context, self._rows, session)
             self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
             self.metadata = self._model.metadata()
             self._split_metadata = self._model.split_metadata
@@ -224,7 +228,7 @@ class TailoredLlama(
         sizes = {name: kwargs.get(name, 512) for name in ("n_ctx", "n_batch", "n_ubatch")}
         of_vocabulary: dict[str, Any] = {
             **{"n_ctx": sizes["n_ctx"], "n_batch": 1, "n_ubatch": 1, "vocab_only": True},
-            **{"embedding": False, "lora_path": None},
+            **{"logits_all": False, "embedding": False, "lora_path": None},
             "use_mmap": kwargs.get("use_mmap", True) and kwargs.get("lora_path") is None,
         }
         before = process_memory()
@@ -238,10 +242,11 @@ class TailoredLlama(
             raise BadFileError(f"{vocab}: {backend.reason(log)}") from e
         self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
         self._ctx.close()
-        self.scores = np.empty((0, 0), dtype=np.single)
         self._candidates = None
         self.lora_path = kwargs.get("lora_path")
-        self._logits_all = kwargs.get("logits_all", False)  # drafts of a draft_model are not taken
+        self._logits_all = bool(
+            kwargs.get("logits_all", False)
+        )  # drafts of a draft_model are not taken
         self.n_batch = min(sizes["n_ctx"], sizes["n_batch"])
         params = self.context_params
         params.n_batch = self.n_batch
@@ -305,14 +310,18 @@ class TailoredLlama(
         ids = token_array(tokens)
         text = self._text
         chain = self._init_sampler(*args, **kwargs)
-        sampling = Sampling(chain, asked.bias, asked.budget)
-        with Request(text, sampling, ids, reset=reset) as request:
+        sampling = asked.sampling(chain, ids)
+        with (
+            Request(text, sampling, ids, reset=reset) as request,
+            asked.follow(text, ids) as note,
+        ):
             while True:
                 token = request.step().token
                 if stopping_criteria is not None and stopping_criteria(
                     self._input_ids, self._scores[-1, :]
                 ):
                     return
+                note(token)
                 more = yield token
                 request.feed(token_array([token, *(more or ())]))
 
@@ -350,10 +359,15 @@ class TailoredLlama(
         # llama_cpp.Llama makes a Python callback of a bias, which sees logits of all tokens
         bias = bias_of(logit_bias or {}, self.n_vocab())
         budget = max_tokens if max_tokens is not None and max_tokens > 0 else None
-        asked = Asked(logits_processor or (), bias=bias, budget=budget)
-        yield from super()._create_completion(
+        # llama_cpp.Llama would make all rows, and sort them in Python
+        n_top = kwargs.pop("logprobs", None)
+        told = None if n_top is None else self._told(n_top, args[0] if args else None, kwargs)
+        record = None if told is None else told.record
+        asked = Asked(logits_processor or (), bias=bias, budget=budget, record=record)
+        out = super()._create_completion(
             *args, max_tokens=max_tokens, logits_processor=asked, **kwargs
         )
+        yield from out if told is None else told.add(out)
 
     def _init_sampler(
         self,

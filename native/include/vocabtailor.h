@@ -180,6 +180,40 @@ vt_status vt_head_compute(vt_head * h, const float * hidden, size_t n_hidden, in
 /* name of ggml's buffer type for a (n_rows, n_embd) LM head of a ggml_type on this machine, such as CPU, CPU_REPACK, AMX */
 vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err);
 
+/* ---- softmax over the tokens of a head, without a logit for each of them in memory ---- */
+
+/* The probability of a token is exp(logit - max) / sum. Memory grows with the rows of a chunk and the states of a group, not with
+ * the vocabulary times n_hidden. */
+typedef struct vt_softmax_params {
+    size_t          struct_size;
+    const float *   hidden; /* (n_hidden, n_embd) f32 */
+    size_t          n_hidden;
+    const size_t *  groups; /* (n_groups,) states that are multiplied at once, as llama.cpp does with the outputs of a micro-batch: so the
+                               logits are its bits. Their sum is n_hidden. NULL: one group. */
+    size_t          n_groups;
+    int32_t         n_threads;
+    const int32_t * targets; /* (n_targets,) token ids whose logits are wanted */
+    const int32_t * states;  /* (n_targets,) of which hidden state */
+    size_t          n_targets;
+    size_t          n_top; /* tokens of each state with the highest logits, of equal ones those with the highest ids */
+} vt_softmax_params;
+
+typedef struct vt_softmax {
+    size_t    struct_size;
+    float *   max;           /* (n_hidden,) */
+    double *  sum;           /* (n_hidden,) */
+    float *   target_logits; /* (n_targets,); -inf for tokens that the head has not */
+    int32_t * top_ids;       /* (n_hidden, n_top), best first; -1 where the head has fewer tokens */
+    float *   top_logits;    /* (n_hidden, n_top) */
+} vt_softmax;
+
+/* over the active set; out is the caller's memory */
+vt_status vt_head_softmax(vt_head * h, const vt_softmax_params * params, const vt_softmax * out, char * err, size_t n_err);
+
+/* some of vt_head_compute's rows: which, (n_which,), of the states that are multiplied at once; logits: (n_which, n_rows) f32 */
+vt_status vt_head_logits(vt_head * h, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads,
+                         float * logits, size_t n_logits, char * err, size_t n_err);
+
 /* ---- session: one llama_context of the core, a sequence in it, and the hidden states of its last batch ---- */
 
 typedef struct vt_session vt_session;
@@ -236,6 +270,10 @@ vt_status vt_session_truncate(vt_session * s, int32_t pos, char * err, size_t n_
 /* the input of the LM head for each output, (n_outputs, n_embd) f32; writes up to n_hidden floats, *n_outputs in any case */
 vt_status vt_session_get_hidden(vt_session * s, float * hidden, size_t n_hidden, size_t * n_outputs, char * err, size_t n_err);
 
+/* how many outputs llama.cpp multiplied at once with the head: sizes of consecutive groups, whose sum is n_outputs; writes up to
+ * n_sizes, *n_groups in any case */
+vt_status vt_session_get_groups(vt_session * s, uint64_t * sizes, size_t n_sizes, size_t * n_groups, char * err, size_t n_err);
+
 /* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_get_ids */
 vt_status vt_session_logits(vt_session * s, size_t i, const float ** logits, char * err, size_t n_err);
 
@@ -243,6 +281,20 @@ vt_status vt_session_logits(vt_session * s, size_t i, const float ** logits, cha
 vt_status vt_session_sample(vt_session * s, struct llama_sampler * chain, size_t i, int32_t * token, char * err, size_t n_err);
 
 vt_status vt_session_get_stats(vt_session * s, vt_session_stats * out, char * err, size_t n_err);
+
+/* whether a decode without marks makes an output of each of its tokens, as llama-cpp-python's logits_all does, or of the last one
+ * only, as it does at first. n_outputs_max must have room for them. */
+vt_status vt_session_output_all(vt_session * s, bool all, char * err, size_t n_err);
+
+/* hidden states of outputs stay, by position, until a token is decoded in their place. Those of positions pos .. pos + n:
+ * hidden: (n, n_embd) f32, or NULL; sizes: (n,) how many states llama.cpp multiplied at once with the head, 0 where none is kept;
+ * places: (n,) which one of them it was. What lies beyond the text may be of a draft, or of a text that was cut. */
+vt_status vt_session_get_states(vt_session * s, int32_t pos, size_t n, float * hidden, size_t n_hidden, int32_t * sizes, int32_t * places,
+                                char * err, size_t n_err);
+
+/* the same back, after the context's memory was given a text that was saved */
+vt_status vt_session_set_states(vt_session * s, int32_t pos, size_t n, const float * hidden, size_t n_hidden, const int32_t * sizes,
+                                const int32_t * places, char * err, size_t n_err);
 
 /* ---- the whole head ---- */
 
@@ -271,14 +323,10 @@ vt_status vt_whole_head_new(vt_store * store, const vt_whole_head_params * param
 void      vt_whole_head_free(vt_whole_head * w);
 vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err);
 
-/* all logits of one hidden state, the bits of llama.cpp's own. hidden: (n_embd,) f32; logits: (n_vocab,) f32, n_logits is its size */
-vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, int32_t n_threads, float * logits, size_t n_logits, char * err, size_t n_err);
-
-/* log-probabilities over the whole vocabulary: of targets[i] after hidden state i, and of the n_top best tokens there, the best
- * first. Memory does not grow with n_hidden x n_vocab. hidden: (n_hidden, n_embd) f32; targets and logprobs: (n_hidden,), or both
- * NULL; top_ids and top_logprobs: (n_hidden, n_top), or NULL where n_top is 0. Several threads may call it. */
-vt_status vt_whole_head_log_probs(vt_whole_head * w, const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads,
-                                  float * logprobs, int32_t * top_ids, float * top_logprobs, char * err, size_t n_err);
+/* of the whole vocabulary; as vt_head_softmax and vt_head_logits, whose rows are the token ids. Threads wait for one another. */
+vt_status vt_whole_head_softmax(vt_whole_head * w, const vt_softmax_params * params, const vt_softmax * out, char * err, size_t n_err);
+vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads,
+                               float * logits, size_t n_logits, char * err, size_t n_err);
 
 /* instruction families that this CPU can scan with, the best first; NULL beyond the last */
 const char * vt_scan_kernel(size_t i);

@@ -123,6 +123,61 @@ class NativeSession:
         native.call("vt_session_get_hidden", self.handle, buffer, hidden.size, out)
         return hidden
 
+    def groups(self) -> tuple[int, ...]:
+        """Return how many outputs llama.cpp multiplied at once, group by group."""
+        sizes = native.read_array("vt_session_get_groups", self.handle, np.uint64)
+        return tuple(int(n) for n in sizes)
+
+    def output_all(self, all: bool) -> None:
+        """Let `decode` without marks make outputs of all tokens, or of the last one only."""
+        native.call("vt_session_output_all", self.handle, all)
+
+    def places(self, pos: int, n: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Return how many states were multiplied at once with each position's, and its place.
+
+        Both are (n,); the number is 0 where there is no hidden state.
+        """
+        return self._states(pos, n, native.ffi.NULL, 0)
+
+    def states(self, pos: int, n: int) -> npt.NDArray[np.float32]:
+        """Return the (n, n_embd) hidden states of positions from `pos` on, 0 where there is none.
+
+        What lies beyond the text may be of a draft, or of a text that was cut.
+        """
+        hidden = np.empty((n, self._n_embd), dtype=np.float32)
+        self._states(pos, n, native.ffi.from_buffer("float[]", hidden), hidden.size)
+        return hidden
+
+    def set_states(
+        self,
+        pos: int,
+        hidden: npt.NDArray[np.float32],
+        sizes: npt.NDArray[np.int32],
+        places: npt.NDArray[np.int32],
+    ) -> None:
+        """Put (n, n_embd) states back, with their (n,) sizes and places."""
+        arrays = [np.ascontiguousarray(x, dtype=np.int32) for x in (sizes, places)]
+        states = np.ascontiguousarray(hidden, dtype=np.float32)
+        buffers = [native.ffi.from_buffer("int32_t[]", x) for x in arrays]
+        native.call(
+            "vt_session_set_states",
+            self.handle,
+            pos,
+            len(states),
+            native.ffi.from_buffer("float[]", states),
+            states.size,
+            *buffers,
+        )
+
+    def _states(
+        self, pos: int, n: int, hidden: Any, size: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        sizes = np.empty(n, dtype=np.int32)
+        places = np.empty(n, dtype=np.int32)
+        buffers = [native.ffi.from_buffer("int32_t[]", x) for x in (sizes, places)]
+        native.call("vt_session_get_states", self.handle, pos, n, hidden, size, *buffers)
+        return sizes, places
+
     def logits(self, i: int) -> npt.NDArray[np.float32]:
         """Return a copy of the (n_rows,) logits of output `i`."""
         assert self.head is not None

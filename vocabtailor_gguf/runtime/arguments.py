@@ -16,6 +16,7 @@ from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.runtime.owner import Mode
+from vocabtailor_gguf.runtime.states import Over
 
 _Init = Callable[..., None]
 
@@ -51,7 +52,7 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{name}: {os.fspath(path)!r}: expected a name in UTF-8") from None
 
 
-def check_own(mode: str, whole_head: str, *, learn: bool, audit: float) -> None:
+def check_own(mode: str, whole_head: str, over: str, *, learn: bool, audit: float) -> None:
     """Check this package's own arguments.
 
     Raises:
@@ -62,6 +63,10 @@ def check_own(mode: str, whole_head: str, *, learn: bool, audit: float) -> None:
     if whole_head not in get_args(Placement):
         places = ", ".join(get_args(Placement))
         raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
+    if over not in get_args(Over):
+        raise ValueError(
+            f"logprobs_over: found {over!r}, expected one of {', '.join(get_args(Over))}"
+        )
     if not 0 <= audit <= 1 or (audit and mode != "tailored"):
         raise ValueError(f"audit: found {audit}, mode {mode}: expected 0 to 1, mode tailored")
     if learn and mode != "exact" and not audit:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import llama_cpp
+import numpy as np
+import numpy.typing as npt
 from llama_cpp import _internals as internals
 from llama_cpp import _logger
 
@@ -118,3 +120,13 @@ def move_samplers(source: Any, target: Any) -> Any:
         llama_cpp.llama_sampler_chain_add(target.sampler, moved)
     source.close()
     return target
+
+
+def outputs_of(batch: Any, *, all: bool) -> npt.NDArray[np.intp]:
+    """Return which tokens of a ctypes llama_batch have logits; `all`: whatever it says."""
+    n = int(batch.n_tokens)
+    if all:
+        return np.arange(n)
+    if not batch.logits:
+        return np.array([n - 1])
+    return np.flatnonzero(batch.logits[:n])

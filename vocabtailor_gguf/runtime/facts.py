@@ -20,8 +20,6 @@ _OF_VOCABULARY = frozenset(
 )
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
-Scores = Callable[[], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]  # ids, logits
-
 
 def split_keys(metadata: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the keys of others, and this package's own."""
@@ -104,15 +102,18 @@ class SplitContext:
 
     Args:
         context: A `backend.Context` of the core.
-        row: Returns the (n_vocab,) float32 logits of the last position.
+        rows: Returns the (n, n_vocab) float32 logits of (n,) tokens of the last batch.
         session: Of the context.
     """
 
     def __init__(
-        self, context: Any, row: Callable[[], npt.NDArray[np.float32]], session: Session
+        self,
+        context: Any,
+        rows: Callable[[npt.NDArray[np.intp]], npt.NDArray[np.float32]],
+        session: Session,
     ) -> None:
         self._context = context
-        self._row = row
+        self._rows = rows
         self._session = session
         self._kept: npt.NDArray[np.float32] | None = None  # what a pointer points to
         self._address = context.ctx
@@ -131,29 +132,38 @@ class SplitContext:
         self._session.decode_batch(batch.batch)
 
     def all_logits(self) -> Any:
-        """Return a pointer to the (n_vocab,) logits of the last position; the next call ends it."""
-        self._kept = np.ascontiguousarray(self._row(), dtype=np.float32)
-        return self._kept.ctypes.data_as(_FLOATS)
+        """Return a pointer to the (n_outputs, n_vocab) logits of the last batch, in its order.
 
-    def logits_of(self, i: int) -> Any:
-        """Return a pointer to the logits of token `i` of the last batch.
+        The next call ends it.
 
         Raises:
-            VocabTailorError: Another token than the last one is asked for.
+            VocabTailorError: There is no batch.
         """
-        if i not in (-1, self._session.n_fed - 1):
-            raise VocabTailorError(f"logits of output {i}: only the last output's are kept")
-        return self.all_logits()
+        if not self._session.outputs.size:
+            raise VocabTailorError("nothing has been decoded yet")
+        return self._point_to(self._session.outputs)
+
+    def logits_of(self, i: int) -> Any:
+        """Return a pointer to the logits of token `i` of the last batch, below 0 of an output.
+
+        Raises:
+            VocabTailorError: The token is no output.
+        """
+        outputs = self._session.outputs
+        found = outputs[i : i + 1 or None] if i < 0 else outputs[outputs == i]
+        if not found.size:
+            raise VocabTailorError(
+                f"logits of output {i}: only the last output's are kept"
+                if outputs.size == 1
+                else f"logits of output {i}: the last batch has {outputs.size}"
+            )
+        return self._point_to(found)
+
+    def _point_to(self, tokens: npt.NDArray[np.intp]) -> Any:
+        self._kept = np.ascontiguousarray(self._rows(tokens), dtype=np.float32)
+        return self._kept.ctypes.data_as(_FLOATS)
 
     def close(self) -> None:
         """Let whoever still has this get an error."""
         rawcalls.forget(self._address)
         self._context = Closed()
-
-
-def last_row(n_vocab: int, scores: Scores) -> npt.NDArray[np.float32]:
-    """Return (n_vocab,) float32 logits, -inf where there are none."""
-    ids, logits = scores()
-    row = np.full(n_vocab, -np.inf, dtype=np.float32)
-    row[ids] = logits
-    return row

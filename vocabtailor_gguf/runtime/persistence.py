@@ -9,6 +9,7 @@ import numpy as np
 
 from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.runtime.owner import SessionOwner
+from vocabtailor_gguf.runtime.states import pack, unpack
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 
@@ -16,10 +17,13 @@ class Persistence(SessionOwner):
     """States, which ``llama_cpp.Llama``'s caches keep, too, and pickles."""
 
     token_set: TokenSet | None
+    _logits_all: bool
     _asked: dict[str, Any]  # this package's own arguments
 
     def save_state(self) -> llama_cpp.LlamaState:
-        """Return the text and the state of its context; no logits travel with them.
+        """Return the text and the state of its context.
+
+        No logits travel with them, but with ``logits_all=True`` the hidden states that make them.
 
         Raises:
             VocabTailorError: llama.cpp cannot give the state.
@@ -28,7 +32,7 @@ class Persistence(SessionOwner):
             state = self._text.save()
             return llama_cpp.LlamaState(
                 input_ids=self._text.text.copy(),
-                scores=np.empty((0, 0), dtype=np.single),
+                scores=pack(self._text) if self._logits_all else np.empty((0, 0), np.single),
                 n_tokens=self._text.n_tokens,
                 llama_state=state,
                 llama_state_size=len(state),
@@ -41,7 +45,9 @@ class Persistence(SessionOwner):
         Raises:
             VocabTailorError: It is the state of another model.
         """
-        self._text.load(token_array(state.input_ids[: state.n_tokens]), state.llama_state)
+        with self._text.lock:
+            self._text.load(token_array(state.input_ids[: state.n_tokens]), state.llama_state)
+            unpack(self._text, state.scores)
         self._seed = state.seed
 
     def __getstate__(self) -> dict[str, Any]:

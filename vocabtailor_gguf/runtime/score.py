@@ -1,142 +1,131 @@
-"""How likely a model finds a text: log-probabilities, without logits of every token at once."""
+"""Scoring of texts: how probable each of their tokens is."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from vocabtailor_gguf.binding.softmax import States
 from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.runtime import states
 from vocabtailor_gguf.runtime.session import Session
-
-Over = Literal["vocabulary", "active set"]
-
-_STATES = 64  # whose logits of the active set are held at once
+from vocabtailor_gguf.runtime.states import LogProbs, Over
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Log-probabilities of the tokens of a text.
+    """Log-probabilities of a text's tokens, each after those before it.
 
     Attributes:
         tokens: (n,) int32 ids.
-        logprobs: (n,) float32, natural logarithms; nan for a token that nothing comes before.
-        top: For each token the likeliest ids in its place and their log-probabilities, the best
-            first; empty where none were asked for.
-        over: What the probabilities add up to one over.
+        logprobs: (n,) float32, natural logarithms. Nothing comes before the first token of a text,
+            so it has NaN; the first token of a choice follows the context.
+        top: For each token the likeliest ones in its place, best first, as many as were asked for:
+            dicts from id to log-probability, empty for the first token of a text.
+        over: The tokens whose probabilities add up to 1: ``"vocabulary"`` or ``"active set"``.
     """
 
     tokens: npt.NDArray[np.int32]
     logprobs: npt.NDArray[np.float32]
     top: tuple[dict[int, float], ...]
-    over: Over = "vocabulary"
+    over: Over
 
     @property
     def total(self) -> float:
-        """The log-probability of all tokens that have one."""
-        return float(np.nansum(self.logprobs.astype(np.float64)))
+        """Log-probability of all tokens that have one, their sum in float64."""
+        return float(np.nansum(self.logprobs, dtype=np.float64))
 
 
-def score_text(
-    session: Session, ids: npt.NDArray[np.int32], *, top: int, over: Over, n_threads: int
-) -> Score:
-    """Score a text of its own; a live request is superseded.
+def top_dicts(found: LogProbs) -> list[dict[int, float]]:
+    """Return the likeliest tokens of each position as dicts from id to log-probability."""
+    return [
+        {int(i): float(p) for i, p in zip(ids, row, strict=True) if i >= 0}
+        for ids, row in zip(found.top_ids, found.top, strict=True)
+    ]
 
-    Args:
-        session: It holds the text afterwards.
-        ids: (n,) token ids, of `token_array`.
-        top: How many of the likeliest ids to return for each token.
-        over: What the probabilities add up to one over.
-        n_threads: Threads of the head's products.
+
+def score_text(session: Session, ids: npt.NDArray[np.int32], over: Over, *, top: int = 0) -> Score:
+    """Score (n,) token ids, which become the session's text.
 
     Raises:
         TokenIdError: An id is outside the vocabulary.
-        VocabTailorError: The text does not fit into the context, or decoding failed.
+        VocabTailorError: They do not fit into the context, or decoding failed.
     """
+    if top < 0:
+        raise ValueError(f"top: found {top}, expected 0 or more")
+    n = int(ids.size)
     with session.lock:
-        session.use_chain(None)
-        session.reset()
-        hidden = session.feed_all(ids)
-        found = _log_probs(session, hidden[:-1], ids[1:], top, over, n_threads)
-    nothing = np.full(1 if ids.size else 0, np.nan, dtype=np.float32)
-    first: tuple[dict[int, float], ...] = ({},) if ids.size else ()
-    return Score(ids, np.concatenate([nothing, found[0]]), (*first, *found[1]), over)
+        session.begin_text(ids)
+        positions = np.arange(max(n - 1, 0))
+        found = states.logprobs(session, positions, over, targets=ids[1:], of=positions, n_top=top)
+    logprobs = np.full(n, np.nan, dtype=np.float32)
+    logprobs[1:] = found.targets
+    return Score(ids, logprobs, (*[{}] * min(n, 1), *top_dicts(found)), over)
 
 
 def score_continuations(
     session: Session,
     context: npt.NDArray[np.int32],
-    continuations: list[npt.NDArray[np.int32]],
-    *,
-    top: int,
+    continuations: Sequence[npt.NDArray[np.int32]],
     over: Over,
-    n_threads: int,
+    *,
+    top: int = 0,
 ) -> tuple[Score, ...]:
-    """Score several continuations of one context, which is decoded once.
+    """Score how a context of (n,) token ids may go on; the session's text is the context then.
+
+    The context is decoded once, where the model's memory can drop its last tokens, and the last
+    token of a continuation never: nothing comes after it.
 
     Raises:
         TokenIdError: An id is outside the vocabulary.
         VocabTailorError: The context is empty, a text does not fit, or decoding failed.
     """
-    if context.size == 0:
+    if top < 0:
+        raise ValueError(f"top: found {top}, expected 0 or more")
+    n = int(context.size)
+    if n == 0:
         raise VocabTailorError("the context has no tokens, expected one at least")
-    scores = []
     with session.lock:
-        session.use_chain(None)
-        session.reset()
-        end = session.feed_all(context)[-1:]
-        for ids in continuations:
-            if session.n_tokens != context.size and not session.truncate(int(context.size)):
-                session.reset()
-                session.feed_all(context)
-            states = np.concatenate([end, session.feed_all(ids)])[: ids.size]
-            logprobs, best = _log_probs(session, states, ids, top, over, n_threads)
-            scores.append(Score(ids, logprobs, best, over))
-    return tuple(scores)
-
-
-def _log_probs(
-    session: Session,
-    hidden: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.int32],
-    top: int,
-    over: Over,
-    n_threads: int,
-) -> tuple[npt.NDArray[np.float32], tuple[dict[int, float], ...]]:
-    targets = np.ascontiguousarray(targets)
-    if over == "vocabulary":
-        whole = session.engine.whole_head
-        found, ids, best = whole.log_probs(hidden, targets, top=top, n_threads=n_threads)
-    else:
-        found, ids, best = _over_active(session, hidden, targets, top, n_threads)
-    pairs = zip(ids.tolist(), best.tolist(), strict=True)
-    return found, tuple(dict(zip(i, b, strict=True)) for i, b in pairs)
-
-
-def _over_active(
-    session: Session,
-    hidden: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.int32],
-    top: int,
-    n_threads: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Return what `WholeHead.log_probs` does, over the rows of the active set."""
-    rows = session.head.ids()
-    place = np.full(session.engine.n_vocab, -1, dtype=np.int64)
-    place[rows] = np.arange(rows.size)
-    logprobs = np.empty(len(hidden), dtype=np.float32)
-    ids = np.empty((len(hidden), top), dtype=np.int32)
-    best = np.empty((len(hidden), top), dtype=np.float32)
-    for i in range(0, len(hidden), _STATES):
-        part = slice(i, i + _STATES)
-        logits = session.head.compute(hidden[part], n_threads=n_threads).astype(np.float64)
-        most = logits.max(axis=1, keepdims=True)
-        logits -= most + np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
-        logprobs[part] = logits[np.arange(len(logits)), place[targets[part]]]
-        if top:
-            order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-            ids[part] = rows[order]
-            best[part] = np.take_along_axis(logits, order, axis=1)
-    return logprobs, ids, best
+        for choice in continuations:
+            session.check_fits(np.concatenate([context, choice]))
+        session.begin_text(context)
+        gathered = [states.gather(session, np.array([n - 1]))]
+        for choice in continuations:
+            if choice.size > 1:
+                if not session.truncate(n):
+                    session.begin_text(context)
+                session.feed_scored(choice[:-1])
+            inside = np.arange(n, n + choice.size - 1)
+            gathered.append(states.gather(session, inside))
+        session.truncate(n)
+        session.head.append(np.concatenate([context, *continuations]))  # one active set for all
+        hidden = np.concatenate([s.hidden for s, _ in gathered])
+        groups = tuple(g for s, _ in gathered for g in s.groups)
+        begins = np.cumsum([0, *(len(s.hidden) for s, _ in gathered)])
+        rows = np.concatenate([r + b for (_, r), b in zip(gathered, begins, strict=False)])
+        of: list[npt.NDArray[np.intp]] = []
+        at = 1
+        for choice in continuations:
+            # the first token follows the context, the others those before them
+            of.append(np.arange(at - 1, at + choice.size - 1))
+            if choice.size:
+                of[-1][0] = 0
+            at += max(choice.size - 1, 0)
+        found = states.of_states(
+            session,
+            States(hidden, groups),
+            rows.astype(np.intp),
+            over,
+            targets=np.concatenate([context[:0], *continuations]),
+            of=np.concatenate([np.arange(0), *of]),
+            n_top=top,
+        )
+    tops = top_dicts(found)
+    ends = np.cumsum([c.size for c in continuations])
+    return tuple(
+        Score(c, found.targets[end - c.size : end], tuple(tops[i] for i in where), over)
+        for c, end, where in zip(continuations, ends, of, strict=True)
+    )

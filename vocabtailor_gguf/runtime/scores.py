@@ -1,64 +1,101 @@
-"""Scores of the last position in the shape llama-cpp-python hands to stopping criteria."""
+"""Scores as ``llama_cpp.Llama`` has them, an array of logits that is computed where it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+Read = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.float32]]
+
+_BLOCK = 64  # rows that are computed at once while all are gone through
 
 
-class LazyScores:
-    """Stands for a (n_vocab,) float32 row of logits that is made only when somebody looks at it.
+class Scores(NDArrayOperatorsMixin):
+    """Stands for an (n, n_vocab) or (n_vocab,) float32 array of logits; it cannot be written to.
 
-    Tokens outside the active set have the logit -inf. Most stopping criteria look at token ids
-    only, and then nothing of the size of the vocabulary is allocated.
+    Rows and slices of rows are again such objects, so most stopping criteria, which look at token
+    ids only, cost nothing of the size of the vocabulary. Anything else is numpy's, on what is
+    computed then. A row without a hidden state is NaN.
+
+    Args:
+        read: Returns the (n, n_vocab) logits of (n,) positions.
+        positions: (n,) positions, or one of them.
+        n_vocab: Tokens of the vocabulary.
     """
 
     dtype = np.dtype(np.single)
 
-    def __init__(
-        self,
-        n_vocab: int,
-        read: Callable[[], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]],
-    ) -> None:
-        self.shape = (n_vocab,)
+    def __init__(self, read: Read, positions: npt.NDArray[np.intp] | np.intp, n_vocab: int) -> None:
         self._read = read
+        self._positions = np.asarray(positions)
         self._row: npt.NDArray[np.float32] | None = None
+        self.shape = (*self._positions.shape, n_vocab)
+
+    @property
+    def ndim(self) -> int:
+        """2, or 1 for a row."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of logits."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array that this stands for."""
+        return self.size * self.dtype.itemsize
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return the row."""
+        """Return the array."""
+        if self.ndim == 2:
+            return np.array(self._read(self._positions), dtype=dtype, copy=copy)
         if self._row is None:
-            ids, logits = self._read()
-            self._row = np.full(self.shape, -np.inf, dtype=np.single)
-            self._row[ids] = logits
+            self._row = self._read(self._positions[None])[0]
         return np.array(self._row, dtype=dtype, copy=copy)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Compute with the array in the place of this."""
+        arrays = [np.asarray(x) if isinstance(x, Scores) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the array has."""
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(np.asarray(self), name)
+
     def __len__(self) -> int:
-        """Return n_vocab."""
-        return self.shape[0]
+        """Return the number of rows, of a row n_vocab."""
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the rows, some at a time, or through the logits of a row."""
+        if self.ndim == 1:
+            yield from np.asarray(self)
+            return
+        for first in range(0, len(self), _BLOCK):
+            yield from self._read(self._positions[first : first + _BLOCK])
 
     def __getitem__(self, index: Any) -> Any:
-        """Return logits by token id."""
-        return np.asarray(self)[index]
+        """Return rows, or logits."""
+        parts = index if isinstance(index, tuple) else (index,)
+        if self.ndim == 1 or len(parts) > 2 or any(p is None or p is Ellipsis for p in parts):
+            return np.asarray(self)[index]
+        rows = Scores(self._read, self._positions[parts[0]], self.shape[1])
+        if len(parts) == 1 or (isinstance(parts[1], slice) and parts[1] == slice(None)):
+            return rows
+        if rows.ndim == 1:
+            return np.asarray(rows)[parts[1]]
+        if isinstance(parts[0], slice) or isinstance(parts[1], slice):
+            return np.asarray(rows)[:, parts[1]]
+        return np.asarray(rows)[np.arange(len(rows)), parts[1]]  # pairs, as numpy has it
 
-
-class LastPosition:
-    """Stands for the (positions, n_vocab) array of scores, of which the last row exists.
-
-    llama_cpp.Llama asks for it as row -1, and in `generate` as row 0.
-    """
-
-    def __init__(self, row: LazyScores) -> None:
-        self._row = row
-
-    def __getitem__(self, index: Any) -> LazyScores:
-        """Return the last row.
-
-        Raises:
-            IndexError: Another row is asked for.
-        """
-        if index not in ((-1, slice(None)), (0, slice(None))):
-            raise IndexError("only scores of the last position exist")
-        return self._row
+    def copy(self) -> npt.NDArray[np.float32]:
+        """Return the array, which no longer follows the text."""
+        out: npt.NDArray[np.float32] = np.array(self)
+        return out

@@ -20,10 +20,12 @@ from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.decide import Active, Audited, Decide, Verified
 from vocabtailor_gguf.runtime.engine import Engine
+from vocabtailor_gguf.runtime.states import has_states
 from vocabtailor_gguf.runtime.steps import Sampling, Step
 from vocabtailor_gguf.runtime.tokenizer import Forms
 
 _NO_TOKENS = np.empty(0, dtype=np.int32)
+_NO_OUTPUTS = np.empty(0, dtype=np.intp)
 
 
 class Session:
@@ -39,6 +41,8 @@ class Session:
         learn: After each request, keep the tokens that the static set turned out to lack.
         expand: Let a prompt's tokens bring other forms of their words.
         seed: Of the choice of audited steps.
+        output_all: Keep the hidden state of every token, as llama-cpp-python's ``logits_all`` keeps
+            logits; else of those that are sampled after.
         share: A session of the same engine, whose static rows this one has, too.
         verbose: As in ``llama_cpp.Llama``.
 
@@ -59,6 +63,7 @@ class Session:
         learn: bool = False,
         expand: bool = True,
         seed: int | None = None,
+        output_all: bool = False,
         share: Session | None = None,
         verbose: bool = False,
     ) -> None:
@@ -68,7 +73,10 @@ class Session:
         self.sampling: Sampling | None = None
         self._prompt = _NO_TOKENS  # of the live request
         self.n_tokens = 0
-        self.n_fed = 0  # tokens of the last batch
+        self.outputs: npt.NDArray[np.intp] = (
+            _NO_OUTPUTS  # tokens of the last batch that have logits
+        )
+        self.n_fed = 0  # its tokens, where they are the text's last ones
         self.n_missed = 0  # tokens of prompts that the static set lacked
         self.head: ActiveHead = ActiveHead(
             engine.store, share=None if share is None else share.head
@@ -80,8 +88,9 @@ class Session:
         self.context_bytes = max(0, process_memory().data - before.data)
         engine.set_adapters(self.context.ctx)
         self.native.attach(self.context.ctx)
+        self._output_all = output_all
+        self.native.output_all(output_all)
         self.n_ctx = int(self.context.n_ctx())
-        self._n_threads = int(params.n_threads)
         self._n_batch = int(params.n_batch)
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = Forms(engine.tokenizer.vocab) if expand else None
@@ -189,29 +198,6 @@ class Session:
                 raise
             self._extend(ids)
 
-    def feed_all(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Decode (n,) tokens at the end of the text; return the (n, n_embd) hidden states of all.
-
-        There is no request while this is done.
-
-        Raises:
-            TokenIdError: An id is outside the vocabulary.
-            VocabTailorError: They do not fit into the context, or decoding failed.
-        """
-        with self.lock:
-            self._check_room(ids)
-            if ids.size == 0:
-                return np.empty((0, self.engine.store.n_embd), dtype=np.float32)
-            self.n_missed += self.head.append(ids)
-            every = np.ones(ids.size, dtype=np.int8)
-            try:
-                self.native.decode(ids, pos=self.n_tokens, outputs=every)
-            except VocabTailorError:
-                self.n_tokens = min(self.n_tokens, self._n_past)
-                raise
-            self._extend(ids)
-            return self.native.hidden()
-
     def decode_batch(self, batch: Any) -> None:
         """Decode a ctypes llama_batch of token ids, whatever its sequences are.
 
@@ -224,8 +210,9 @@ class Session:
         with self.lock:
             self.check_open()
             self.use_chain(None)
-            self.n_fed = int(batch.n_tokens)
+            self.outputs, self.n_fed = _NO_OUTPUTS, 0
             self.native.decode_batch(batch)
+            self.outputs = backend.outputs_of(batch, all=bool(self.context.params.embeddings))
 
     def _check_room(self, ids: npt.NDArray[np.int32]) -> None:
         self.check_open()
@@ -239,6 +226,46 @@ class Session:
         self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
         self.n_tokens += int(ids.size)
         self.n_fed = 1 + (int(ids.size) - 1) % self._n_batch
+        every = self._output_all or self.context.params.embeddings
+        self.outputs = np.arange(0 if every else self.n_fed - 1, self.n_fed)
+
+    def feed_scored(self, ids: npt.NDArray[np.int32]) -> None:
+        """As `feed`, and keep the hidden state of every token."""
+        with self.lock:
+            self.check_open()
+            self.native.output_all(True)
+            try:
+                self.feed(ids)
+            finally:
+                self.native.output_all(self._output_all)
+
+    def begin_text(self, ids: npt.NDArray[np.int32]) -> None:
+        """Begin a new text of (n,) tokens whose hidden states are kept; a request is superseded.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: They do not fit into the context, or decoding failed.
+        """
+        with self.lock:
+            self.check_fits(ids)
+            self.use_chain(None)
+            self.reset()
+            self.feed_scored(ids)
+
+    def check_fits(self, ids: npt.NDArray[np.int32]) -> None:
+        """Check that (n,) tokens can be a text.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+            VocabTailorError: They do not fit into the context.
+        """
+        self.check_open()
+        if ids.size and ids.max() >= self.engine.n_vocab:
+            raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
+        if ids.size > self.n_ctx:
+            raise VocabTailorError(
+                f"a text of {ids.size} tokens: expected no more than n_ctx = {self.n_ctx}"
+            )
 
     @property
     def _n_past(self) -> int:
@@ -259,6 +286,7 @@ class Session:
             except VocabTailorError:
                 return False
             self.n_tokens = n
+            self.outputs, self.n_fed = _NO_OUTPUTS, 0
             return True
 
     def reset(self) -> None:
@@ -304,7 +332,11 @@ class Session:
                 if not reset:
                     self.head.append(self.text)
                 self.n_missed += self._add_prompt(ids)
-                self.feed(self._reuse(ids) if reset else ids)
+                rest = self._reuse(ids) if reset else ids
+                first = sampling.first_scored
+                # the state of the last token is there in any case
+                every = first is not None and first < self.n_tokens + rest.size - 1
+                (self.feed_scored if every else self.feed)(rest)
                 self._decide.begin(sampling.chain)
             except BaseException:
                 self.end()
@@ -315,6 +347,10 @@ class Session:
         n = min(self.n_tokens, prompt.size)
         differ = np.flatnonzero(self.ids[:n] != prompt[:n])
         same = int(differ[0]) if differ.size else n
+        first = None if self.sampling is None else self.sampling.first_scored
+        if first is not None and first < same:
+            lacks = np.flatnonzero(~has_states(self, first, same))
+            same = first + int(lacks[0]) if lacks.size else same
         if same == prompt.size == self.n_tokens and self.native.n_outputs:
             return _NO_TOKENS  # its last hidden state is here
         if same == prompt.size:
@@ -403,20 +439,6 @@ class Session:
                 raise VocabTailorError("nothing has been decoded yet")
             return self.head.ids(), self.native.logits(self.native.n_outputs - 1)
 
-    def last_scores(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Return ids and logits of the last position that decide: in exact mode all of them."""
-        with self.lock:
-            if not self._owns_text:
-                return self.last_logits()
-            self.check_open()
-            if self.native.n_outputs == 0:
-                raise VocabTailorError("nothing has been decoded yet")
-            n_vocab = self.engine.n_vocab
-            logits = self.engine.whole_head.logits(
-                self.native.hidden()[-1], n_vocab=n_vocab, n_threads=self._n_threads
-            )
-            return np.arange(n_vocab, dtype=np.int32), logits
-
     def save(self) -> bytes:
         """Return llama.cpp's state of the context, which holds the text and nothing beyond.
 
@@ -457,6 +479,7 @@ class Session:
                 llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context.ctx), True)
                 raise VocabTailorError("llama.cpp cannot take the state: it is another model's")
             self._extend(ids)
+            self.outputs, self.n_fed = _NO_OUTPUTS, 0
             self.head.append(ids)
 
     def close(self) -> None:

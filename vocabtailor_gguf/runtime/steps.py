@@ -17,11 +17,14 @@ class Sampling:
         bias: What is added to the logits of tokens; part of the chain already. Tokens that it
             raises join the active set.
         budget: Tokens that will be asked for at most, None where nobody knows.
+        first_scored: The first position from which on hidden states of all tokens are needed, None
+            where nobody asks for probabilities.
     """
 
     chain: Any
     bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     budget: int | None = None
+    first_scored: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

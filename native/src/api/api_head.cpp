@@ -6,6 +6,14 @@
 
 using namespace vt;
 
+// the states, and which of them are wanted, as head and whole head take them
+static void check_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, size_t n_rows, const float * logits,
+                       size_t n_logits) {
+    require(hidden != nullptr && which != nullptr && logits != nullptr && n_hidden > 0, "hidden, which and logits must not be NULL or empty");
+    require(n_rows == 0 || n_logits / n_rows >= n_which, "logits is too small");
+    require(std::all_of(which, which + n_which, [&](size_t i) { return i < n_hidden; }), "there is no such hidden state");
+}
+
 extern "C" {
 
 // ---- active-set LM head ----
@@ -85,6 +93,27 @@ VT_EXPORT vt_status vt_head_compute(vt_head * h, const float * hidden, size_t n_
     });
 }
 
+VT_EXPORT vt_status vt_head_softmax(vt_head * h, const vt_softmax_params * params, const vt_softmax * out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(h != nullptr, "head must not be NULL");
+        const lock l(h);
+        require(!h->impl.ids().empty(), "the active set is empty");
+        softmax s(read_params(params), read_params(out), static_cast<size_t>(h->store->impl.info().n_vocab), &h->impl.ids());
+        h->impl.compute_softmax(s, 0);
+        s.finish();
+    });
+}
+
+VT_EXPORT vt_status vt_head_logits(vt_head * h, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads,
+                                   float * logits, size_t n_logits, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(h != nullptr, "head must not be NULL");
+        const lock l(h);
+        check_some(hidden, n_hidden, which, n_which, h->impl.ids().size(), logits, n_logits);
+        h->impl.compute_some(hidden, n_hidden, which, n_which, n_threads, logits);
+    });
+}
+
 VT_EXPORT vt_status vt_weight_buffer(int32_t type, int64_t n_embd, int64_t n_rows, char * name, size_t n_name, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(name != nullptr && n_name > 0, "name must not be NULL or empty");
@@ -114,29 +143,28 @@ VT_EXPORT void vt_whole_head_free(vt_whole_head * w) {
     delete w;
 }
 
-VT_EXPORT vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, int32_t n_threads, float * logits, size_t n_logits, char * err,
-                                         size_t n_err) {
-    return guard(err, n_err, [&] {
-        require(w != nullptr && hidden != nullptr && logits != nullptr, "whole head, hidden and logits must not be NULL");
-        require(n_logits >= static_cast<size_t>(w->store->impl.info().n_vocab), "logits is too small");
-        w->impl.logits(hidden, n_threads, logits);
-    });
-}
-
-VT_EXPORT vt_status vt_whole_head_log_probs(vt_whole_head * w, const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top,
-                                            int32_t n_threads, float * logprobs, int32_t * top_ids, float * top_logprobs, char * err, size_t n_err) {
-    return guard(err, n_err, [&] {
-        require(w != nullptr && hidden != nullptr && n_hidden > 0, "whole head and hidden must not be NULL or empty");
-        require((targets == nullptr) == (logprobs == nullptr), "targets and logprobs belong together");
-        require(n_top == 0 || (top_ids != nullptr && top_logprobs != nullptr), "top_ids and top_logprobs must not be NULL");
-        w->impl.log_probs(hidden, n_hidden, targets, n_top, n_threads, logprobs, top_ids, top_logprobs);
-    });
-}
-
 VT_EXPORT vt_status vt_whole_head_get_info(vt_whole_head * w, vt_whole_head_info * out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(w != nullptr && out != nullptr, "whole head and out must not be NULL");
         *out = {w->impl.n_bytes(), w->impl.uses_kernel() ? 1 : 0};
+    });
+}
+
+VT_EXPORT vt_status vt_whole_head_softmax(vt_whole_head * w, const vt_softmax_params * params, const vt_softmax * out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(w != nullptr, "whole head must not be NULL");
+        softmax s(read_params(params), read_params(out), static_cast<size_t>(w->store->impl.info().n_vocab), nullptr);
+        w->impl.compute_softmax(s);
+        s.finish();
+    });
+}
+
+VT_EXPORT vt_status vt_whole_head_logits(vt_whole_head * w, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which,
+                                         int32_t n_threads, float * logits, size_t n_logits, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(w != nullptr, "whole head must not be NULL");
+        check_some(hidden, n_hidden, which, n_which, static_cast<size_t>(w->store->impl.info().n_vocab), logits, n_logits);
+        w->impl.compute_some(hidden, n_hidden, which, n_which, n_threads, logits);
     });
 }
 

@@ -92,6 +92,14 @@ VT_EXPORT vt_status vt_session_get_hidden(vt_session * s, float * hidden, size_t
     });
 }
 
+VT_EXPORT vt_status vt_session_get_groups(vt_session * s, uint64_t * sizes, size_t n_sizes, size_t * n_groups, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr, "session must not be NULL");
+        const lock l(s);
+        copy_out(s->impl.group_sizes(), sizes, n_sizes, n_groups);
+    });
+}
+
 VT_EXPORT vt_status vt_session_logits(vt_session * s, size_t i, const float ** logits, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(s != nullptr && logits != nullptr, "session and logits must not be NULL");
@@ -113,6 +121,54 @@ VT_EXPORT vt_status vt_session_get_stats(vt_session * s, vt_session_stats * out,
         require(s != nullptr && out != nullptr, "session and out must not be NULL");
         const lock l(s);
         *out = s->impl.stats();
+    });
+}
+
+VT_EXPORT vt_status vt_session_output_all(vt_session * s, bool all, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr, "session must not be NULL");
+        const lock l(s);
+        s->impl.output_all(all);
+    });
+}
+
+VT_EXPORT vt_status vt_session_get_states(vt_session * s, int32_t pos, size_t n, float * hidden, size_t n_hidden, int32_t * sizes, int32_t * places,
+                                          char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && sizes != nullptr && places != nullptr, "session, sizes and places must not be NULL");
+        const lock                 l(s);
+        const states_by_position & states = s->impl.states();
+        require(pos >= 0 && n <= INT32_MAX, "no such positions");
+        require(states.n_embd() > 0, "no context is attached");
+        require(hidden == nullptr || n_hidden / states.n_embd() >= n, "hidden is too small");
+        std::vector<states_by_position::place> where(n);
+        states.get(static_cast<size_t>(pos), n, hidden, where.data());
+        for (size_t i = 0; i < n; i++) {
+            sizes[i]  = where[i].n;
+            places[i] = where[i].index;
+        }
+    });
+}
+
+VT_EXPORT vt_status vt_session_set_states(vt_session * s, int32_t pos, size_t n, const float * hidden, size_t n_hidden, const int32_t * sizes,
+                                          const int32_t * places, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && hidden != nullptr && sizes != nullptr && places != nullptr, "session, hidden, sizes and places must not be NULL");
+        const lock           l(s);
+        states_by_position & states = s->impl.states();
+        require(states.n_embd() > 0, "no context is attached");
+        const size_t n_ctx = llama_n_ctx_seq(s->impl.context());
+        require(pos >= 0 && n <= n_ctx && static_cast<size_t>(pos) <= n_ctx - n, "positions are beyond the context");
+        require(n_hidden / states.n_embd() >= n, "hidden is too small");
+        for (size_t i = 0; i < n; i++) {
+            const bool is_one = sizes[i] > 0 && places[i] >= 0 && places[i] < sizes[i] && places[i] <= pos + static_cast<int32_t>(i);
+            require(is_one || sizes[i] == 0, "a state's place is not among those that were multiplied at once");
+            require(static_cast<size_t>(sizes[i]) <= n_ctx, "more states were multiplied at once than the context has tokens");
+        }
+        states.begin(static_cast<size_t>(pos), n);
+        for (size_t i = 0; i < n; i++) {
+            states.put(static_cast<size_t>(pos) + i, hidden + i * states.n_embd(), {sizes[i], places[i]});
+        }
     });
 }
 

@@ -13,6 +13,8 @@ namespace vt {
 
 namespace {
 
+constexpr size_t MAX_LOGITS = 1u << 20;  // that are computed for outputs which nobody has asked for yet
+
 std::string meta_string(const llama_model * model, const char * key) {
     char buf[128];
     return llama_model_meta_val_str(model, key, buf, sizeof(buf)) < 0 ? std::string() : std::string(buf);
@@ -70,6 +72,7 @@ void session::attach(llama_context * ctx) {
     }
     m_ctx    = ctx;
     m_n_embd = static_cast<size_t>(llama_model_n_embd(model));
+    m_states.start(llama_n_ctx_seq(ctx), m_n_embd);
     clear_hidden();
 }
 
@@ -89,7 +92,7 @@ bool session::can_truncate() const {
 void session::clear_hidden() {
     m_hidden.clear();
     m_groups.clear();
-    m_logits_group = SIZE_MAX;
+    m_logits_n = 0;
 }
 
 void session::truncate(int32_t pos) {
@@ -277,11 +280,12 @@ void session::check(const int32_t * tokens, size_t n, int32_t pos, const int8_t 
 
 void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
     check(tokens, n, pos, outputs);
-    std::vector<int8_t> last_only;
+    std::vector<int8_t> marks;
     if (outputs == nullptr) {
-        last_only.assign(n, m_embeddings ? 1 : 0);
-        last_only.back() = 1;
-        outputs          = last_only.data();
+        marks.assign(n, m_output_all || m_embeddings ? 1 : 0);
+        marks.back() = 1;
+        outputs      = marks.data();
+        check_outputs(outputs, n);
     }
     truncate(pos);
     clear_hidden();
@@ -295,25 +299,48 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
         drop(pos);
         throw;
     }
+    keep_states(pos, outputs, n);
+}
+
+void session::keep_states(int32_t pos, const int8_t * outputs, size_t n) {
+    m_states.begin(static_cast<size_t>(pos), n);
+    size_t at = 0;  // position after pos
+    for (const group & g : m_groups) {
+        for (size_t i = 0; i < g.n; i++, at++) {
+            while (outputs[at] == 0) {
+                at++;
+            }
+            m_states.put(static_cast<size_t>(pos) + at, m_hidden.data() + (g.first + i) * m_n_embd,
+                         {static_cast<int32_t>(g.n), static_cast<int32_t>(i)});
+        }
+    }
+}
+
+std::vector<uint64_t> session::group_sizes() const {
+    std::vector<uint64_t> sizes;
+    for (const group & g : m_groups) {
+        sizes.push_back(g.n);
+    }
+    return sizes;
 }
 
 std::vector<float> session::last_hidden() const {
     if (m_hidden.empty()) {
         throw error(VT_ERROR_ARGUMENT, "nothing has been decoded yet");
     }
-    return std::vector<float>(m_hidden.end() - static_cast<std::ptrdiff_t>(m_n_embd), m_hidden.end());
+    return std::vector<float>(m_hidden.begin() + static_cast<std::ptrdiff_t>(m_groups.back().first * m_n_embd), m_hidden.end());
 }
 
 void session::restore(std::vector<float> hidden) {
-    m_hidden       = std::move(hidden);
-    m_groups       = {{0, 1, false}};
-    m_logits_group = SIZE_MAX;
+    m_hidden   = std::move(hidden);
+    m_groups   = {{0, n_outputs(), n_outputs() > 1}};
+    m_logits_n = 0;
 }
 
-const session::group & session::find_group(size_t i, size_t & index) const {
-    for (index = 0; index < m_groups.size(); index++) {
-        if (i - m_groups[index].first < m_groups[index].n) {
-            return m_groups[index];
+const session::group & session::find_group(size_t i) const {
+    for (const group & g : m_groups) {
+        if (i - g.first < g.n) {
+            return g;
         }
     }
     throw error(VT_ERROR_ARGUMENT, format("output %zu: there are %zu", i, n_outputs()));
@@ -323,20 +350,28 @@ const float * session::logits(size_t i) {
     if (m_head == nullptr) {
         throw error(VT_ERROR_ARGUMENT, "the session has no head");
     }
-    size_t        index  = 0;
-    const group & g      = find_group(i, index);
+    const group & g      = find_group(i);
     const size_t  n_rows = m_head->ids().size();
-    if (m_logits_group != index || m_logits_version != m_head->version()) {
+    if (i - m_logits_first >= m_logits_n || m_logits_version != m_head->version()) {
         stopwatch     watch(m_stats.t_head_us);
         const int32_t n_threads = g.prefill ? llama_n_threads_batch(m_ctx) : llama_n_threads(m_ctx);
-        m_logits.resize(g.n * n_rows);
-        m_logits_group = SIZE_MAX;
-        m_head->compute(m_hidden.data() + g.first * m_n_embd, g.n, n_threads, m_logits.data());
-        m_logits_group   = index;
+        const float * hidden    = m_hidden.data() + g.first * m_n_embd;
+        const bool    all       = g.n == 1 || g.n * n_rows <= MAX_LOGITS;  // of the group
+        const size_t  n         = all ? g.n : 1;
+        m_logits_n              = 0;
+        m_logits.resize(n * n_rows);
+        if (all) {
+            m_head->compute(hidden, g.n, n_threads, m_logits.data());
+        } else {
+            const size_t which = i - g.first;
+            m_head->compute_some(hidden, g.n, &which, 1, n_threads, m_logits.data());
+        }
+        m_logits_first   = all ? g.first : i;
+        m_logits_n       = n;
         m_logits_version = m_head->version();
         m_stats.n_head += g.n;
     }
-    return m_logits.data() + (i - g.first) * n_rows;
+    return m_logits.data() + (i - m_logits_first) * n_rows;
 }
 
 int32_t session::sample(llama_sampler * chain, size_t i) {
@@ -360,7 +395,7 @@ int32_t session::sample(llama_sampler * chain, size_t i) {
 
 vt_session_stats session::stats() const {
     vt_session_stats s = m_stats;
-    s.n_bytes_hidden   = m_hidden.capacity() * sizeof(float);
+    s.n_bytes_hidden   = m_hidden.capacity() * sizeof(float) + m_states.n_bytes();
     s.n_bytes_logits   = m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
     return s;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "decode/lookups.h"
+#include "decode/states.h"
 #include "head/head.h"
 #include "store/store.h"
 
@@ -50,11 +51,20 @@ class session {
     const std::vector<float> & hidden() const { return m_hidden; }
     size_t                     n_outputs() const { return m_n_embd ? m_hidden.size() / m_n_embd : 0; }
 
-    // of the last output, (n_embd,)
+    // outputs that were multiplied with the head at once, in order
+    std::vector<uint64_t> group_sizes() const;
+
+    // of the last output and of those that were multiplied with the head at once with it, itself the last: (n, n_embd)
     std::vector<float> last_hidden() const;
 
-    // makes one state the only output, as if its token had just been decoded
+    // makes such states the only outputs, as if their tokens had just been decoded
     void restore(std::vector<float> hidden);
+
+    // whether a decode without marks makes outputs of all its tokens
+    void output_all(bool all) { m_output_all = all; }
+
+    // of the text, and beyond it of what was cut or drafted
+    states_by_position & states() { return m_states; }
 
     llama_context * context() const { return m_ctx; }
     head *          get_head() const { return m_head; }
@@ -92,9 +102,12 @@ class session {
     std::vector<int8_t>           m_output;  // (n_batch,)
     std::vector<float>            m_hidden;  // (n_outputs, n_embd)
     std::vector<group>            m_groups;
-    std::exception_ptr            m_node_error;  // of the callback
-    std::vector<float>            m_logits;      // (group.n, n_rows)
-    size_t                        m_logits_group   = SIZE_MAX;
+    bool                          m_output_all = false;
+    states_by_position            m_states;
+    std::exception_ptr            m_node_error;          // of the callback
+    std::vector<float>            m_logits;              // (outputs, n_rows)
+    size_t                        m_logits_first   = 0;  // output whose logits come first
+    size_t                        m_logits_n       = 0;
     uint64_t                      m_logits_version = 0;
     std::vector<llama_token_data> m_candidates;  // (n_rows,)
     vt_session_stats              m_stats = {};
@@ -106,7 +119,8 @@ class session {
     void          decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
     int32_t       run(llama_batch batch, size_t n_expected);
     void          capture(const ggml_tensor * input);
-    const group & find_group(size_t i, size_t & index) const;
+    void          keep_states(int32_t pos, const int8_t * outputs, size_t n);
+    const group & find_group(size_t i) const;
 };
 
 }  // namespace vt

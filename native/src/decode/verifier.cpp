@@ -132,15 +132,25 @@ int32_t verifier::decide_again(chain & c, step & s, const std::vector<int32_t> &
         return c.choose(s.kept);
     }
     c = chain(s.before);
-    return decide_on_all(c, s.hidden.data());
+    return decide_on_all(c, s);
 }
 
-int32_t verifier::decide_on_all(chain & c, const float * hidden) {
+size_t verifier::n_states(const step & s) const {
+    return s.hidden.size() / static_cast<size_t>(m_session.get_store()->info().n_embd);
+}
+
+int32_t verifier::decide_on_all(chain & c, const step & s) {
     const size_t n_vocab = static_cast<size_t>(m_session.get_store()->info().n_vocab);
+    const size_t n       = n_states(s);
     {
         stopwatch watch(m_stats.t_head_us);
         m_logits.resize(n_vocab);
-        m_whole.logits(hidden, n_threads(), m_logits.data());
+        if (n == 1) {
+            m_whole.logits(s.hidden.data(), n_threads(), m_logits.data());
+        } else {
+            const size_t last = n - 1;
+            m_whole.compute_some(s.hidden.data(), n, &last, 1, llama_n_threads_batch(m_session.context()), m_logits.data());
+        }
     }
     stopwatch watch(m_stats.t_sample_us);
     m_candidates.resize(n_vocab);
@@ -175,7 +185,8 @@ void verifier::draft(size_t n) {
     for (size_t i = 0; i < n; i++) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
-        if (!choose_draft(s)) {
+        // logits of several states have other bits, which a threshold does not allow for
+        if (n_states(s) > 1 || !choose_draft(s)) {
             m_steps.pop_back();
             break;
         }
@@ -252,8 +263,10 @@ void verifier::run_whole() {
     const int64_t start = ggml_time_us();
     m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
     step & s = m_steps.back();
-    s.token  = decide_on_all(*m_chain, s.hidden.data());
-    m_length.record_whole(ggml_time_us() - start);
+    s.token  = decide_on_all(*m_chain, s);
+    if (n_states(s) == 1) {
+        m_length.record_whole(ggml_time_us() - start);
+    }
     m_chain->accept(s.token, ends(s.token));
 }
 
@@ -333,8 +346,10 @@ int32_t verifier::audit(const llama_sampler * samplers) {
     rows.erase(std::remove_if(rows.begin(), rows.end(), is_here), rows.end());
 
     int32_t token = -1;
-    fill(active(), c, s.hidden.data(), s.kept);
-    if (c.select(s.kept, s.threshold)) {
+    if (n_states(s) == 1) {
+        fill(active(), c, s.hidden.data(), s.kept);
+    }
+    if (n_states(s) == 1 && c.select(s.kept, s.threshold)) {
         {
             stopwatch watch(m_stats.t_head_us);
             m_whole.find(s.hidden.data(), 1, &s.threshold, n_threads(), m_hits);
@@ -347,7 +362,7 @@ int32_t verifier::audit(const llama_sampler * samplers) {
         token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
     } else {
         c     = chain(s.before);
-        token = decide_on_all(c, s.hidden.data());
+        token = decide_on_all(c, s);
     }
     m_stats.n_audited++;
     m_stats.n_outside += h.contains(token) ? 0 : 1;

@@ -54,7 +54,7 @@ class verifier {
 
   private:
     struct step {
-        std::vector<float> hidden;  // (n_embd,) the state that decides
+        std::vector<float> hidden;  // (n, n_embd) the last state decides; before it those that llama.cpp multiplied at once with it
         chain              before;  // the chain before it decided
         candidates         kept;    // what its selector kept, modified
         float              threshold = 0.0f;
@@ -82,7 +82,8 @@ class verifier {
 
     head &  active() const { return *m_session.get_head(); }
     int32_t n_threads() const { return llama_n_threads(m_session.context()); }
-    int32_t decide_on_all(chain & c, const float * hidden);
+    size_t  n_states(const step & s) const;
+    int32_t decide_on_all(chain & c, const step & s);
 
     // logits of rows of a head for one state, modified by a chain
     void fill(head & h, chain & c, const float * hidden, candidates & out);

@@ -210,7 +210,7 @@ void head::compute_range(const float * hidden, size_t n_hidden, int32_t n_thread
     compute_parts(hidden, n_hidden, n_threads, {{m_static.get(), first, n}}, logits);
 }
 
-void head::compute_parts(const float * hidden, size_t n_hidden, int32_t n_threads, std::vector<part> parts, float * logits) {
+void head::run_graph(const float * hidden, size_t n_hidden, int32_t n_threads, std::vector<part> parts) {
     if (n_threads < 1 || n_threads > GGML_MAX_N_THREADS) {
         throw error(VT_ERROR_ARGUMENT, format("%d threads, expected 1 to %d", n_threads, GGML_MAX_N_THREADS));
     }
@@ -230,12 +230,58 @@ void head::compute_parts(const float * hidden, size_t n_hidden, int32_t n_thread
     if (ggml_backend_graph_compute(m_backend.get(), m_graph.gf) != GGML_STATUS_SUCCESS) {
         throw error(VT_ERROR_COMPUTE, "the LM head product failed");
     }
+}
+
+void head::compute_parts(const float * hidden, size_t n_hidden, int32_t n_threads, std::vector<part> parts, float * logits) {
+    run_graph(hidden, n_hidden, n_threads, std::move(parts));
     for (size_t i = 0; i < n_hidden; i++) {
         for (const part & p : m_graph.parts) {
             memcpy(logits, static_cast<const float *>(p.output->data) + i * p.n_padded, p.n * sizeof(float));
             logits += p.n;
         }
     }
+}
+
+template <typename F> void head::for_each_part(size_t n, F && use) {
+    const size_t step = m_layout.has_groups ? n / GROUP * GROUP : m_ids.size();
+    const auto   cut  = [&](head_rows & rows, size_t n_rows) {
+        for (size_t first = 0; first < n_rows;) {
+            // the last piece takes what is left, so that no product reads past the last row
+            const size_t n_part = n_rows - first < 2 * step ? n_rows - first : step;
+            use(part{&rows, first, n_part});
+            first += n_part;
+        }
+    };
+    cut(*m_static, m_n_static);
+    cut(m_appended, m_ids.size() - m_n_static);
+}
+
+void head::compute_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits) {
+    const size_t n_rows = m_ids.size();
+    for_each_part(chunk_rows_of(n_hidden, GROUP), [&](const part & p) {
+        run_graph(hidden, n_hidden, n_threads, {p});
+        const part &  done = m_graph.parts[0];
+        const float * from = static_cast<const float *>(done.output->data);
+        const size_t  at   = p.first + (p.rows == &m_appended ? m_n_static : 0);
+        for (size_t i = 0; i < n_which; i++) {
+            memcpy(logits + i * n_rows + at, from + which[i] * done.n_padded, p.n * sizeof(float));
+        }
+    });
+}
+
+void head::compute_softmax(softmax & s, size_t first) {
+    const vt_softmax_params & params = s.params();
+    const size_t              n_embd = static_cast<size_t>(m_store.info().n_embd);
+    for_each_part(s.chunk_rows(GROUP), [&](const part & p) {
+        const size_t at    = first + p.first + (p.rows == &m_appended ? m_n_static : 0);
+        size_t       state = 0;
+        for (const size_t n : s.groups()) {
+            run_graph(params.hidden + state * n_embd, n, params.n_threads, {p});
+            const part & done = m_graph.parts[0];
+            s.add(state, n, at, p.n, static_cast<const float *>(done.output->data), done.n_padded);
+            state += n;
+        }
+    });
 }
 
 }  // namespace vt

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "head/rows.h"
+#include "head/softmax.h"
 #include "store/store.h"
 
 #include <ggml-backend.h>
@@ -51,6 +52,12 @@ class head {
     // where the layout has no groups
     void compute_range(const float * hidden, size_t n_hidden, int32_t n_threads, size_t first, size_t n, float * logits);
 
+    // logits of some states, `which`, of those that are multiplied at once: (n_which, n_rows), without those of the others in memory
+    void compute_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits);
+
+    // what a softmax over the rows needs, whose numbers begin at `first`
+    void compute_softmax(softmax & s, size_t first);
+
     static constexpr size_t GROUP = weight_layout::GROUP;
 
   private:
@@ -88,10 +95,14 @@ class head {
     bool is_member(int32_t id) const { return (m_member[static_cast<size_t>(id) >> 6] >> (id & 63)) & 1; }
     void flip_member(int32_t id) { m_member[static_cast<size_t>(id) >> 6] ^= 1ull << (id & 63); }
 
+    // calls use(part) for all rows, in pieces of at most n rows where the layout allows it
+    template <typename F> void for_each_part(size_t n, F && use);
+
     void          changed();
     void          shrink(size_t n);
     void          push_new(const int32_t * ids, size_t n);
     void          compute_parts(const float * hidden, size_t n_hidden, int32_t n_threads, std::vector<part> parts, float * logits);
+    void          run_graph(const float * hidden, size_t n_hidden, int32_t n_threads, std::vector<part> parts);
     void          build_graph(std::vector<part> parts, size_t n_hidden);
     ggml_tensor * transform(ggml_context * ctx, ggml_tensor * cur) const;
 };

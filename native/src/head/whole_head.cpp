@@ -1,7 +1,6 @@
 #include "head/whole_head.h"
 
 #include "base/checked.h"
-#include "head/log_softmax.h"
 #include "store/quantize.h"
 
 #include <ggml.h>
@@ -14,10 +13,8 @@ namespace vt {
 
 namespace {
 
-constexpr size_t SCORED_STATES = 2048;        // multiplied together, so that rows are read once for them
-constexpr size_t SCORED_VALUES = 1u << 21;    // logits held at once
-constexpr size_t CHUNK_ROWS    = 8192;        // of a product through ggml, whose logits are held at once
-constexpr size_t CHUNK_BYTES   = 256u << 20;  // where rows are long
+constexpr size_t CHUNK_ROWS  = 8192;        // of a product through ggml, whose logits are held at once
+constexpr size_t CHUNK_BYTES = 256u << 20;  // where rows are long
 
 size_t chunk_rows(size_t row_bytes) {
     return std::min(CHUNK_ROWS, std::max(head::GROUP, CHUNK_BYTES / row_bytes / head::GROUP * head::GROUP));
@@ -176,6 +173,35 @@ void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
                    [&](size_t first, size_t n) { m_head.compute_range(hidden, 1, n_threads, bring(first, n), n, out + first); });
 }
 
+void whole_head::compute_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits) {
+    const std::lock_guard<std::mutex> lock(m_product);
+    const size_t                      n_vocab = static_cast<size_t>(m_store.info().n_vocab);
+    if (!m_in_chunks) {
+        m_head.compute_some(hidden, n_hidden, which, n_which, n_threads, logits);
+        return;
+    }
+    for_each_chunk(chunk_rows(m_store.info().head_row_bytes), [&](size_t first, size_t n) {
+        bring(first, n);
+        m_chunk.resize(n * n_which);
+        m_head.compute_some(hidden, n_hidden, which, n_which, n_threads, m_chunk.data());
+        for (size_t i = 0; i < n_which; i++) {
+            std::copy_n(m_chunk.begin() + static_cast<std::ptrdiff_t>(i * n), n, logits + i * n_vocab + first);
+        }
+    });
+}
+
+void whole_head::compute_softmax(softmax & s) {
+    const std::lock_guard<std::mutex> lock(m_product);
+    if (!m_in_chunks) {
+        m_head.compute_softmax(s, 0);
+        return;
+    }
+    for_each_chunk(chunk_rows(m_store.info().head_row_bytes), [&](size_t first, size_t n) {
+        bring(first, n);
+        m_head.compute_softmax(s, first);
+    });
+}
+
 // ggml sums in another order for several states than for one. Both sums have the same n_embd products, of rows and of
 // states that are at most 10% longer once they are quantised, so they differ by no more than this.
 float whole_head::margin(const float * hidden, float threshold) const {
@@ -272,53 +298,6 @@ void whole_head::multiply(const float * hidden, size_t n_hidden, const float * t
             }
         }
     });
-}
-
-void whole_head::log_probs(const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads, float * logprobs,
-                           int32_t * top_ids, float * top_logprobs) {
-    const size_t n_embd = static_cast<size_t>(m_store.info().n_embd);
-    if (targets != nullptr) {
-        m_store.check_ids(targets, n_hidden);
-    }
-    if (n_top > static_cast<size_t>(m_store.info().n_vocab)) {
-        throw error(VT_ERROR_ARGUMENT, format("%zu best tokens of %lld", n_top, static_cast<long long>(m_store.info().n_vocab)));
-    }
-    const std::lock_guard<std::mutex> lock(m_product);
-    for (size_t i = 0; i < n_hidden; i += SCORED_STATES) {
-        score(hidden + i * n_embd, std::min(SCORED_STATES, n_hidden - i), targets ? targets + i : nullptr, n_top, n_threads, logprobs + i,
-              top_ids + i * n_top, top_logprobs + i * n_top);
-    }
-}
-
-// of a few states; m_product is held
-void whole_head::score(const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads, float * logprobs,
-                       int32_t * top_ids, float * top_logprobs) {
-    log_softmax        sums(n_hidden, n_top);
-    std::vector<float> wanted(n_hidden, 0.0f);
-    const size_t       rows = std::max(head::GROUP, SCORED_VALUES / n_hidden / head::GROUP * head::GROUP);
-    for_each_chunk(std::min(rows, chunk_rows(m_store.info().head_row_bytes)), [&](size_t first, size_t n) {
-        m_chunk.resize(n * n_hidden);
-        m_head.compute_range(hidden, n_hidden, n_threads, bring(first, n), n, m_chunk.data());
-        sums.add(m_chunk.data(), first, n, n_threads);
-        for (size_t i = 0; targets != nullptr && i < n_hidden; i++) {
-            const size_t row = static_cast<size_t>(targets[i]);
-            if (row >= first && row < first + n) {
-                wanted[i] = m_chunk[i * n + row - first];
-            }
-        }
-    });
-    for (size_t i = 0; i < n_hidden; i++) {
-        const double log_sum = sums.log_sum(i);
-        if (targets != nullptr) {
-            logprobs[i] = static_cast<float>(static_cast<double>(wanted[i]) - log_sum);
-        }
-        size_t at = i * n_top;
-        for (const log_softmax::entry & e : sums.top(i)) {
-            top_ids[at]      = e.row;
-            top_logprobs[at] = static_cast<float>(static_cast<double>(e.logit) - log_sum);
-            at++;
-        }
-    }
 }
 
 }  // namespace vt

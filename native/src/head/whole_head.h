@@ -27,10 +27,9 @@ class whole_head {
     // all logits of one state, (n_vocab,)
     void logits(const float * hidden, int32_t n_threads, float * out);
 
-    // log-probabilities of the targets of some states, (n_hidden,), and of the n_top best rows of each. No logits of all
-    // rows exist at once. targets: (n_hidden,) rows, or NULL; top_ids, top_logprobs: (n_hidden, n_top)
-    void log_probs(const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads, float * logprobs,
-                   int32_t * top_ids, float * top_logprobs);
+    // as those of a head whose rows are all tokens
+    void compute_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits);
+    void compute_softmax(softmax & s);
 
     // logits will be asked for at every token: hold rows in ggml's own layout for them, unless they are streamed
     void expect_logits();
@@ -73,8 +72,6 @@ class whole_head {
     size_t bring(size_t first, size_t n);
 
     void scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
-    void score(const float * hidden, size_t n_hidden, const int32_t * targets, size_t n_top, int32_t n_threads, float * logprobs, int32_t * top_ids,
-               float * top_logprobs);
     void multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
 
     bool  sums_are_halves() const;
