@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf.binding.softmax import States
-from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.runtime import states
 from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.states import LogProbs, Over
@@ -47,6 +47,25 @@ def top_dicts(found: LogProbs) -> list[dict[int, float]]:
     ]
 
 
+def _check_fits(session: Session, ids: npt.NDArray[np.int32]) -> None:
+    session.check_open()
+    n_vocab = session.engine.n_vocab
+    if ids.size and ids.max() >= n_vocab:
+        raise TokenIdError(f"token id {ids.max()}, expected 0 to {n_vocab - 1}")
+    if ids.size > session.n_ctx:
+        raise VocabTailorError(
+            f"a text of {ids.size} tokens: expected no more than n_ctx = {session.n_ctx}"
+        )
+
+
+def _begin_text(session: Session, ids: npt.NDArray[np.int32]) -> None:
+    """Begin a new text of (n,) tokens whose hidden states are kept; a request is superseded."""
+    _check_fits(session, ids)
+    session.use_chain(None)
+    session.reset()
+    session.feed_scored(ids)
+
+
 def score_text(session: Session, ids: npt.NDArray[np.int32], over: Over, *, top: int = 0) -> Score:
     """Score (n,) token ids, which become the session's text.
 
@@ -58,7 +77,7 @@ def score_text(session: Session, ids: npt.NDArray[np.int32], over: Over, *, top:
         raise ValueError(f"top: found {top}, expected 0 or more")
     n = int(ids.size)
     with session.lock:
-        session.begin_text(ids)
+        _begin_text(session, ids)
         positions = np.arange(max(n - 1, 0))
         found = states.logprobs(session, positions, over, targets=ids[1:], of=positions, n_top=top)
     logprobs = np.full(n, np.nan, dtype=np.float32)
@@ -90,13 +109,13 @@ def score_continuations(
         raise VocabTailorError("the context has no tokens, expected one at least")
     with session.lock:
         for choice in continuations:
-            session.check_fits(np.concatenate([context, choice]))
-        session.begin_text(context)
+            _check_fits(session, np.concatenate([context, choice]))
+        _begin_text(session, context)
         gathered = [states.gather(session, np.array([n - 1]))]
         for choice in continuations:
             if choice.size > 1:
                 if not session.truncate(n):
-                    session.begin_text(context)
+                    _begin_text(session, context)
                 session.feed_scored(choice[:-1])
             inside = np.arange(n, n + choice.size - 1)
             gathered.append(states.gather(session, inside))

@@ -239,34 +239,6 @@ class Session:
             finally:
                 self.native.output_all(self._output_all)
 
-    def begin_text(self, ids: npt.NDArray[np.int32]) -> None:
-        """Begin a new text of (n,) tokens whose hidden states are kept; a request is superseded.
-
-        Raises:
-            TokenIdError: An id is outside the vocabulary.
-            VocabTailorError: They do not fit into the context, or decoding failed.
-        """
-        with self.lock:
-            self.check_fits(ids)
-            self.use_chain(None)
-            self.reset()
-            self.feed_scored(ids)
-
-    def check_fits(self, ids: npt.NDArray[np.int32]) -> None:
-        """Check that (n,) tokens can be a text.
-
-        Raises:
-            TokenIdError: An id is outside the vocabulary.
-            VocabTailorError: They do not fit into the context.
-        """
-        self.check_open()
-        if ids.size and ids.max() >= self.engine.n_vocab:
-            raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
-        if ids.size > self.n_ctx:
-            raise VocabTailorError(
-                f"a text of {ids.size} tokens: expected no more than n_ctx = {self.n_ctx}"
-            )
-
     @property
     def _n_past(self) -> int:
         owner = self.verifier if self._owns_text and self.verifier is not None else self.native
