@@ -149,6 +149,13 @@ def test_arrays(trio: Trio) -> None:
             ([3, 1], [8, 9]),
             ([3, 1], slice(0, 5)),
             (Ellipsis, 4),
+            np.array([[1, 2], [3, 4]]),
+            np.ix_([0, 1], [2, 3]),
+            (np.array([1, 2])[:, None], [3, 4]),
+            (np.arange(len(rows)) % 7 == 1, [3]),
+            ([3, 3], 1),
+            rows > 0,
+            True,
             np.arange(len(rows)) % 7 == 1,
         ):
             assert np.array_equal(np.asarray(scores[index]), rows[index])
@@ -169,6 +176,17 @@ def test_arrays(trio: Trio) -> None:
         with pytest.raises(AttributeError):
             scores.no_such_thing  # noqa: B018
         assert np.isnan(llm.scores[len(rows)]).all()  # no token, no logits
+
+
+@pytest.mark.parametrize("logits_all", [False, True])
+def test_the_array_has_stocks_shape(tiny: Any, tiny_split: Any, logits_all: bool) -> None:
+    options = {**COMMON, "n_ctx": 100, "n_batch": 60, "logits_all": logits_all}
+    stock = llama_cpp.Llama(str(tiny("llama-tied")), **options)
+    llm = TailoredLlama(tiny_split("llama-tied").core, **options)
+    assert llm.scores.shape == stock.scores.shape
+    assert llm.eval_logits.maxlen == stock.eval_logits.maxlen
+    llm.close()
+    stock.close()
 
 
 class Difference:

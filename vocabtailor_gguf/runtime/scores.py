@@ -84,7 +84,9 @@ class Scores(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> Any:
         """Return rows, or logits."""
         parts = index if isinstance(index, tuple) else (index,)
-        if self.ndim == 1 or len(parts) > 2 or any(p is None or p is Ellipsis for p in parts):
+        # a list, or an array of one axis, chooses rows; those of more, or of none, are numpy's
+        plain = all(isinstance(p, int | np.integer | slice) or np.ndim(p) == 1 for p in parts)
+        if self.ndim == 1 or len(parts) > 2 or not plain or isinstance(parts[0], bool):
             return np.asarray(self)[index]
         rows = Scores(self._read, self._positions[parts[0]], self.shape[1])
         if len(parts) == 1 or (isinstance(parts[1], slice) and parts[1] == slice(None)):

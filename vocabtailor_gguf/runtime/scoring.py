@@ -23,6 +23,7 @@ class Scoring(SessionOwner):
     _over: Over  # what probabilities add up to one over
     _logits_all: bool
     n_batch: int
+    context_params: Any
 
     def last_logits(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return ids (K,) and logits (K,) of the last position, in the order of `active_ids`.
@@ -41,7 +42,8 @@ class Scoring(SessionOwner):
         """
         if self._session is None:
             return Scores(lambda at: np.empty((at.size, 0), np.float32), np.arange(0), 0)
-        return self._scores_of(self._text.n_ctx if self._logits_all else self.n_batch)
+        asked = int(self.context_params.n_ctx)  # llama.cpp rounds it up
+        return self._scores_of(asked if self._logits_all else self.n_batch)
 
     @scores.setter
     def scores(self, array: npt.NDArray[np.float32]) -> None:
