@@ -331,6 +331,24 @@ def test_without_logits_all(tiny: Any, tiny_split: Any) -> None:
     stock.close()
 
 
+def test_a_superseded_stream_leaves_the_other_text_alone(tiny_split: Any) -> None:
+    """The first one still has tokens that it did not tell, since they may begin a stop string."""
+    llm = TailoredLlama(tiny_split("llama-tied").core, **COMMON)
+    prompt = "Rome is the capital"
+    asked: dict[str, Any] = {"max_tokens": 12, "temperature": 0.0, "stream": True}
+    plain = [c["choices"][0]["text"] for c in llm.create_completion(prompt, **asked)]
+    asked["stop"] = [t[-1:] + "\0" for t in plain if t]
+    for n in range(1, 6):
+        stream = llm.create_completion(prompt, logprobs=2, **asked)
+        told = [part["choices"][0]["text"] for part in itertools.islice(stream, n)]
+        assert told == plain[:n]
+        llm.create_completion("a b c d " * 12, max_tokens=3, temperature=0.0)
+        tokens = llm.n_tokens
+        stream.close()
+        assert llm.n_tokens == tokens
+    llm.close()
+
+
 def test_vocabulary_probabilities_in_tailored_mode(tiny: Any, tiny_split: Any) -> None:
     core = tiny_split("llama-tied").core
     llm = TailoredLlama(core, mode="tailored", logprobs_over="vocabulary", **COMMON)

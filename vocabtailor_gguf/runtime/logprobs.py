@@ -39,6 +39,8 @@ class Record:
         self._bos = bos
         self._echo = echo
         self._session: Session | None = None
+        self._holder: object | None = None
+        self._from = self._n_rows = 0
         self._rows: dict[int, dict[int, float]] = {}
         self._logprobs: dict[tuple[int, int], float] = {}
 
@@ -65,7 +67,7 @@ class Record:
         self.prompt = prompt.tolist()
         echoed = self.prompt[len(self.prompt) - self._n_echoed :] if self._echo else []
         self.tokens = echoed + self.lead
-        self._session = session
+        self._session, self._holder = session, session.holder
         self._from = self.first(prompt)
 
         def note(token: int) -> None:
@@ -75,17 +77,21 @@ class Record:
         try:
             yield note
         except GeneratorExit:
-            self.compute()
+            self._compute_all()
             raise
-        self.compute()
+        self._compute_all()
 
-    def compute(self) -> None:
+    def _compute_all(self) -> None:
         """Compute the rows of all tokens of the list that are not there yet."""
         assert self._session is not None
-        n = min(len(self.tokens), self._session.n_tokens - self._from)
-        new = [i for i in range(n) if (self._from + i, self.tokens[i]) not in self._logprobs]
-        if new:
-            self._compute([(self._from + i, self.tokens[i]) for i in new])
+        with self._session.lock:
+            if self._session.holder is not self._holder:
+                return  # the text is another request's
+            n = max(0, min(len(self.tokens), self._session.n_tokens - self._from))
+            self._n_rows = n
+            new = [pair for pair in self.pairs() if pair not in self._logprobs]
+            if new:
+                self._compute(new)
 
     def _compute(self, pairs: list[tuple[int, int]]) -> None:
         session = self._session
@@ -110,9 +116,7 @@ class Record:
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Give rows and their tokens, as many as there are of both."""
-        assert self._session is not None
-        n = min(len(self.tokens), self._session.n_tokens - self._from)
-        yield from ((self._from + i, self.tokens[i]) for i in range(n))
+        yield from ((self._from + i, self.tokens[i]) for i in range(self._n_rows))
 
 
 def say_over(out: Any, over: Over) -> Any:
