@@ -450,6 +450,17 @@ def test_raw_batches_with_several_outputs(tiny: Any, tiny_split: Any) -> None:
         llm.close()
 
 
+def test_raw_pointers_after_a_batch_that_is_gone(tiny_split: Any) -> None:
+    llm = TailoredLlama(tiny_split("llama-tied").core, **COMMON)
+    llm._batch.set_batch([5, 6, 7], n_past=0, logits_all=True)
+    llm._ctx.decode(llm._batch)
+    llm.reset()
+    for read_one in (llm._ctx.get_logits, lambda: llm._ctx.get_logits_ith(-1)):
+        with pytest.raises(VocabTailorError):
+            read_one()
+    llm.close()
+
+
 def test_memory_does_not_grow_with_the_vocabulary_times_the_text(tiny_split: Any) -> None:
     options = {**COMMON, "n_ctx": 1024, "n_batch": 256, "n_ubatch": 64}
     core = tiny_split("llama", n_vocab=5003).core

@@ -73,9 +73,7 @@ class Session:
         self.sampling: Sampling | None = None
         self._prompt = _NO_TOKENS  # of the live request
         self.n_tokens = 0
-        self.outputs: npt.NDArray[np.intp] = (
-            _NO_OUTPUTS  # tokens of the last batch that have logits
-        )
+        self.outputs = _NO_OUTPUTS  # tokens of the last batch that have logits
         self.n_fed = 0  # its tokens, where they are the text's last ones
         self.n_missed = 0  # tokens of prompts that the static set lacked
         self.head: ActiveHead = ActiveHead(
@@ -195,6 +193,7 @@ class Session:
             except VocabTailorError:
                 # a failed decode leaves the text as it was, or nothing where that cannot be
                 self.n_tokens = min(self.n_tokens, self._n_past)
+                self._forget_outputs()
                 raise
             self._extend(ids)
 
@@ -210,7 +209,7 @@ class Session:
         with self.lock:
             self.check_open()
             self.use_chain(None)
-            self.outputs, self.n_fed = _NO_OUTPUTS, 0
+            self._forget_outputs()
             self.native.decode_batch(batch)
             self.outputs = backend.outputs_of(batch, all=bool(self.context.params.embeddings))
 
@@ -228,6 +227,9 @@ class Session:
         self.n_fed = 1 + (int(ids.size) - 1) % self._n_batch
         every = self._output_all or self.context.params.embeddings
         self.outputs = np.arange(0 if every else self.n_fed - 1, self.n_fed)
+
+    def _forget_outputs(self) -> None:
+        self.outputs, self.n_fed = _NO_OUTPUTS, 0
 
     def feed_scored(self, ids: npt.NDArray[np.int32]) -> None:
         """As `feed`, and keep the hidden state of every token."""
@@ -258,7 +260,7 @@ class Session:
             except VocabTailorError:
                 return False
             self.n_tokens = n
-            self.outputs, self.n_fed = _NO_OUTPUTS, 0
+            self._forget_outputs()
             return True
 
     def reset(self) -> None:
@@ -268,6 +270,7 @@ class Session:
             self.truncate(0)
             if self.holder is None and self.native.n_past:  # a batch of other texts
                 self.native.truncate(0)
+                self._forget_outputs()
             self.head.reset()
             self._add_prompt(self._prompt)
 
@@ -451,7 +454,7 @@ class Session:
                 llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context.ctx), True)
                 raise VocabTailorError("llama.cpp cannot take the state: it is another model's")
             self._extend(ids)
-            self.outputs, self.n_fed = _NO_OUTPUTS, 0
+            self._forget_outputs()
             self.head.append(ids)
 
     def close(self) -> None:
