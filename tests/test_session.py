@@ -227,3 +227,18 @@ def test_an_unsplit_model_is_observed(tiny: TinyModel, stack: contextlib.ExitSta
     found = np.ctypeslib.as_array(raw, shape=(stock.n_vocab,))
     assert found.tobytes() == stock.logits().tobytes()
     assert session.hidden().shape == (1, 64)
+
+
+def test_reading_many_outputs_takes_few_products(
+    tiny_split: TinySplit, stack: contextlib.ExitStack
+) -> None:
+    files = tiny_split("llama", n_vocab=5003)
+    sizes = {"n_ctx": 1024, "n_batch": 1024, "n_ubatch": 1024}
+    session = opened(stack, Split(files, range(5003), **sizes)).session
+    n = 900  # more than 2**22 logits
+    session.decode(i32(*range(n)), pos=0, outputs=np.ones(n, dtype=np.int8))
+    rows = np.stack([session.logits(i) for i in range(n)])
+    assert session.stats().n_head == 2 * n
+    assert session.head is not None
+    assert rows.tobytes() == session.head.compute(session.hidden(), n_threads=2).tobytes()
+    assert session.logits(0).tobytes() == rows[0].tobytes()

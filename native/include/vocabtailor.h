@@ -274,7 +274,8 @@ vt_status vt_session_get_hidden(vt_session * s, float * hidden, size_t n_hidden,
  * n_sizes, *n_groups in any case */
 vt_status vt_session_get_groups(vt_session * s, uint64_t * sizes, size_t n_sizes, size_t * n_groups, char * err, size_t n_err);
 
-/* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_get_ids */
+/* logits of output i over the head's rows; *logits is (n_rows,) f32 in the order of vt_head_get_ids, until the next call. Where a
+ * micro-batch has many outputs, they are read fastest in order. */
 vt_status vt_session_logits(vt_session * s, size_t i, const float ** logits, char * err, size_t n_err);
 
 /* apply chain to the candidates of output i, accept the choice, return its token id */

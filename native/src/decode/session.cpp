@@ -7,13 +7,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <string>
 
 namespace vt {
 
 namespace {
 
-constexpr size_t MAX_LOGITS = 1u << 20;  // that are computed for outputs which nobody has asked for yet
+constexpr size_t MAX_LOGITS = 1u << 22;  // held of several outputs
 
 std::string meta_string(const llama_model * model, const char * key) {
     char buf[128];
@@ -356,17 +357,19 @@ const float * session::logits(size_t i) {
         stopwatch     watch(m_stats.t_head_us);
         const int32_t n_threads = g.prefill ? llama_n_threads_batch(m_ctx) : llama_n_threads(m_ctx);
         const float * hidden    = m_hidden.data() + g.first * m_n_embd;
-        const bool    all       = g.n == 1 || g.n * n_rows <= MAX_LOGITS;  // of the group
-        const size_t  n         = all ? g.n : 1;
+        const size_t  room      = std::max<size_t>(1, MAX_LOGITS / std::max<size_t>(1, n_rows));
+        const size_t  first     = g.n <= room ? 0 : i - g.first;  // of the group
+        const size_t  n         = std::min(g.n - first, room);
         m_logits_n              = 0;
         m_logits.resize(n * n_rows);
-        if (all) {
+        if (n == g.n) {
             m_head->compute(hidden, g.n, n_threads, m_logits.data());
         } else {
-            const size_t which = i - g.first;
-            m_head->compute_some(hidden, g.n, &which, 1, n_threads, m_logits.data());
+            std::vector<size_t> which(n);
+            std::iota(which.begin(), which.end(), first);
+            m_head->compute_some(hidden, g.n, which.data(), n, n_threads, m_logits.data());
         }
-        m_logits_first   = all ? g.first : i;
+        m_logits_first   = g.first + first;
         m_logits_n       = n;
         m_logits_version = m_head->version();
         m_stats.n_head += g.n;
