@@ -461,6 +461,19 @@ def test_raw_pointers_after_a_batch_that_is_gone(tiny_split: Any) -> None:
     llm.close()
 
 
+def test_nothing_is_kept_that_nobody_asks_for(tiny_split: Any) -> None:
+    core = tiny_split("llama-tied").core
+    for mode in ("exact", "full"):
+        llm = TailoredLlama(core, mode=mode, **COMMON)
+        asked: dict[str, Any] = {"max_tokens": 100, "temperature": 0.0}
+        for logprobs, least, most in ((None, 0, 0), (2, 40, 100), (None, 0, 0)):
+            llm.reset()
+            llm.create_completion("Rome is " * 20, logprobs=logprobs, **asked)
+            sizes, _ = llm._session.native.places(0, llm.n_tokens)
+            assert least <= np.count_nonzero(sizes) <= most
+        llm.close()
+
+
 def test_memory_does_not_grow_with_the_vocabulary_times_the_text(tiny_split: Any) -> None:
     options = {**COMMON, "n_ctx": 1024, "n_batch": 256, "n_ubatch": 64}
     core = tiny_split("llama", n_vocab=5003).core

@@ -242,3 +242,54 @@ def test_reading_many_outputs_takes_few_products(
     assert session.head is not None
     assert rows.tobytes() == session.head.compute(session.hidden(), n_threads=2).tobytes()
     assert session.logits(0).tobytes() == rows[0].tobytes()
+
+
+def test_hidden_states_stay_by_position_where_they_are_wanted(
+    tiny_split: TinySplit, stack: contextlib.ExitStack
+) -> None:
+    session = opened(stack, Split(tiny_split("llama"), range(60), n_batch=16, n_ubatch=8)).session
+    tokens = i32(*range(20))
+    marks = np.zeros(20, dtype=np.int8)
+    marks[[1, 3, 9, 17, 18]] = 1
+
+    def kept(n: int = 20) -> dict[int, tuple[int, int]]:
+        sizes, places = session.places(0, n)
+        return {i: (int(sizes[i]), int(places[i])) for i in range(n) if sizes[i]}
+
+    session.decode(tokens, pos=0, outputs=marks)
+    assert kept() == {}
+    assert not session.states(0, 20).any()
+    session.keep("outputs")
+    session.decode(tokens, pos=0, outputs=marks)
+    one = {1: (2, 0), 3: (2, 1), 9: (1, 0), 17: (2, 0), 18: (2, 1)}
+    assert kept() == one
+    assert session.states(0, 20)[[*one]].tobytes() == session.hidden().tobytes()
+    assert not session.states(0, 20)[[0, 2, 19]].any()
+    hidden = session.states(0, 30)
+    session.decode(tokens[:1], pos=10)  # what lay there and beyond is gone
+    assert kept() == {1: (2, 0), 3: (2, 1), 9: (1, 0), 10: (1, 0)}
+    session.keep("all")
+    session.decode(tokens, pos=4)
+    assert kept(24) == {
+        **{1: (2, 0), 3: (2, 1)},
+        **{4 + i: (8, i % 8) for i in range(16)},
+        **{20 + i: (4, i) for i in range(4)},
+    }
+    sizes, places = (np.array([p[i] for p in one.values()], dtype=np.int32) for i in (0, 1))
+    session.set_states(2, hidden[[*one]], sizes, np.minimum(places, 1))
+    assert kept(24) == {1: (2, 0), **dict(zip(range(2, 7), one.values(), strict=True))}
+    assert session.states(2, 5).tobytes() == hidden[[*one]].tobytes()
+    session.keep("none")
+    session.decode(tokens[:3], pos=4)
+    assert kept(24) == {1: (2, 0), 2: (2, 0), 3: (2, 1)}
+
+
+def test_hidden_states_take_memory_only_where_they_are(
+    tiny_split: TinySplit, stack: contextlib.ExitStack
+) -> None:
+    session = opened(stack, Split(tiny_split("llama"), range(60))).session
+    for kept in ("none", "outputs"):
+        session.keep(kept)
+        session.decode(i32(*range(60)), pos=0)
+        row = session.hidden().nbytes
+        assert session.stats().n_bytes_hidden < 4 * row + 60 * 32  # not of 60 states

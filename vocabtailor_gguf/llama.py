@@ -184,7 +184,7 @@ class TailoredLlama(
                 learn=learn,
                 expand=prompt_expansion and mode != "full",
                 seed=kwargs.get("seed"),
-                output_all=self._logits_all,
+                logits_all=self._logits_all,
                 verbose=self.verbose,
             )
             undo.callback(session.close)

@@ -211,8 +211,8 @@ typedef struct vt_softmax {
 vt_status vt_head_softmax(vt_head * h, const vt_softmax_params * params, const vt_softmax * out, char * err, size_t n_err);
 
 /* some of vt_head_compute's rows: which, (n_which,), of the states that are multiplied at once; logits: (n_which, n_rows) f32 */
-vt_status vt_head_logits(vt_head * h, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads,
-                         float * logits, size_t n_logits, char * err, size_t n_err);
+vt_status vt_head_logits(vt_head * h, const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits,
+                         size_t n_logits, char * err, size_t n_err);
 
 /* ---- session: one llama_context of the core, a sequence in it, and the hidden states of its last batch ---- */
 
@@ -283,17 +283,23 @@ vt_status vt_session_sample(vt_session * s, struct llama_sampler * chain, size_t
 
 vt_status vt_session_get_stats(vt_session * s, vt_session_stats * out, char * err, size_t n_err);
 
-/* whether a decode without marks makes an output of each of its tokens, as llama-cpp-python's logits_all does, or of the last one
- * only, as it does at first. n_outputs_max must have room for them. */
-vt_status vt_session_output_all(vt_session * s, bool all, char * err, size_t n_err);
+typedef enum vt_kept_states {
+    VT_KEPT_NONE    = 0, /* as at first */
+    VT_KEPT_OUTPUTS = 1,
+    VT_KEPT_ALL     = 2, /* and a decode without marks makes an output of each of its tokens, not of the last one only, as
+                            llama-cpp-python's logits_all does. n_outputs_max must have room for them. */
+} vt_kept_states;
 
-/* hidden states of outputs stay, by position, until a token is decoded in their place. Those of positions pos .. pos + n:
+/* which hidden states stay from here on, by position, until a token is decoded there or before; kept: enum vt_kept_states */
+vt_status vt_session_keep_states(vt_session * s, int32_t kept, char * err, size_t n_err);
+
+/* those of positions pos .. pos + n:
  * hidden: (n, n_embd) f32, or NULL; sizes: (n,) how many states llama.cpp multiplied at once with the head, 0 where none is kept;
  * places: (n,) which one of them it was. What lies beyond the text may be of a draft, or of a text that was cut. */
-vt_status vt_session_get_states(vt_session * s, int32_t pos, size_t n, float * hidden, size_t n_hidden, int32_t * sizes, int32_t * places,
-                                char * err, size_t n_err);
+vt_status vt_session_get_states(vt_session * s, int32_t pos, size_t n, float * hidden, size_t n_hidden, int32_t * sizes, int32_t * places, char * err,
+                                size_t n_err);
 
-/* the same back, after the context's memory was given a text that was saved */
+/* the same back, after the context's memory was given a text that was saved; those of positions beyond go */
 vt_status vt_session_set_states(vt_session * s, int32_t pos, size_t n, const float * hidden, size_t n_hidden, const int32_t * sizes,
                                 const int32_t * places, char * err, size_t n_err);
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, Literal, get_args
 
 import llama_cpp
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore, checked_ids
+
+Kept = Literal["none", "outputs", "all"]  # in the order of vt_kept_states
 
 
 class NativeSession:
@@ -128,9 +130,12 @@ class NativeSession:
         sizes = native.read_array("vt_session_get_groups", self.handle, np.uint64)
         return tuple(int(n) for n in sizes)
 
-    def output_all(self, all: bool) -> None:
-        """Let `decode` without marks make outputs of all tokens, or of the last one only."""
-        native.call("vt_session_output_all", self.handle, all)
+    def keep(self, kept: Kept) -> None:
+        """Keep hidden states by position: of no token, of outputs, or of all.
+
+        With ``"all"``, `decode` without marks makes outputs of all tokens, else of the last one.
+        """
+        native.call("vt_session_keep_states", self.handle, get_args(Kept).index(kept))
 
     def places(self, pos: int, n: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Return how many states were multiplied at once with each position's, and its place.

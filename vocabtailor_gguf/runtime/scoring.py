@@ -37,8 +37,8 @@ class Scoring(SessionOwner):
     def scores(self) -> Scores:
         """The (n_ctx or n_batch, n_vocab) float32 logits, computed where they are read.
 
-        There are those of tokens that were sampled after, and with ``logits_all=True`` of all; in
-        full and exact mode bit for bit stock's, in tailored mode -inf outside the active set.
+        There are those of the last token, and with ``logits_all=True`` of all; in full and exact
+        mode bit for bit stock's, in tailored mode -inf outside the active set.
         """
         if self._session is None:
             return Scores(lambda at: np.empty((at.size, 0), np.float32), np.arange(0), 0)

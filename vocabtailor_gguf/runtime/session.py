@@ -41,8 +41,8 @@ class Session:
         learn: After each request, keep the tokens that the static set turned out to lack.
         expand: Let a prompt's tokens bring other forms of their words.
         seed: Of the choice of audited steps.
-        output_all: Keep the hidden state of every token, as llama-cpp-python's ``logits_all`` keeps
-            logits; else of those that are sampled after.
+        logits_all: Keep the hidden state of every token, as llama-cpp-python keeps logits; else
+            none, but for requests that ask for probabilities.
         share: A session of the same engine, whose static rows this one has, too.
         verbose: As in ``llama_cpp.Llama``.
 
@@ -63,7 +63,7 @@ class Session:
         learn: bool = False,
         expand: bool = True,
         seed: int | None = None,
-        output_all: bool = False,
+        logits_all: bool = False,
         share: Session | None = None,
         verbose: bool = False,
     ) -> None:
@@ -86,8 +86,8 @@ class Session:
         self.context_bytes = max(0, process_memory().data - before.data)
         engine.set_adapters(self.context.ctx)
         self.native.attach(self.context.ctx)
-        self._output_all = output_all
-        self.native.output_all(output_all)
+        self._logits_all = logits_all
+        self._keep_for(None)
         self.n_ctx = int(self.context.n_ctx())
         self._n_batch = int(params.n_batch)
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
@@ -225,21 +225,27 @@ class Session:
         self.ids[self.n_tokens : self.n_tokens + ids.size] = ids
         self.n_tokens += int(ids.size)
         self.n_fed = 1 + (int(ids.size) - 1) % self._n_batch
-        every = self._output_all or self.context.params.embeddings
+        every = self._logits_all or self.context.params.embeddings
         self.outputs = np.arange(0 if every else self.n_fed - 1, self.n_fed)
 
     def _forget_outputs(self) -> None:
         self.outputs, self.n_fed = _NO_OUTPUTS, 0
 
+    def _keep_for(self, sampling: Sampling | None) -> None:
+        """Let hidden states stay by position where somebody may ask for them."""
+        scored = sampling is not None and sampling.first_scored is not None
+        outputs = scored or self.context.params.embeddings
+        self.native.keep("all" if self._logits_all else "outputs" if outputs else "none")
+
     def feed_scored(self, ids: npt.NDArray[np.int32]) -> None:
         """As `feed`, and keep the hidden state of every token."""
         with self.lock:
             self.check_open()
-            self.native.output_all(True)
+            self.native.keep("all")
             try:
                 self.feed(ids)
             finally:
-                self.native.output_all(self._output_all)
+                self._keep_for(self.sampling)
 
     @property
     def _n_past(self) -> int:
@@ -302,6 +308,7 @@ class Session:
                 raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.engine.n_vocab - 1}")
             self.end()
             self.holder, self.sampling, self._prompt = holder, sampling, ids
+            self._keep_for(sampling)
             try:
                 self.head.reset()
                 if not reset:
@@ -391,6 +398,7 @@ class Session:
             self.check_open()
             self.end()
             self.sampling = None if chain is None else Sampling(chain)
+            self._keep_for(self.sampling)
             if chain is not None:
                 self._decide.begin(chain)
             elif self.verifier is not None:

@@ -63,8 +63,7 @@ def gather(
     missing = positions[(sizes == 0) | (positions >= session.n_tokens)]
     if missing.size:
         raise VocabTailorError(
-            f"position {missing[0]}: no hidden state; there are those of the last tokens of each "
-            "batch, and with logits_all=True of all"
+            f"position {missing[0]}: no hidden state; they are kept with logits_all=True"
         )
     blocks: list[npt.NDArray[np.float32]] = []
     groups: list[int] = []
@@ -125,11 +124,17 @@ def logits(
     with session.lock:
         session.check_open()
         end = session.n_tokens
+        kept = has_states(session, 0, end)
         there = np.flatnonzero((positions >= 0) & (positions < end))
-        there = there[has_states(session, 0, end)[positions[there]]]
+        there = there[kept[positions[there]]]
         there = there[np.argsort(positions[there], kind="stable")]
         states, rows = gather(session, positions[there])
         _fill(session, states, rows, over, out, there)
+        last = np.flatnonzero(positions == end - 1)
+        if session.n_fed and not kept[-1] and last.size:
+            n = session.native.groups()[-1]
+            states = softmax.States(session.native.hidden()[-n:], (n,))
+            _fill(session, states, np.full(last.size, n - 1), over, out, last)
     return out
 
 

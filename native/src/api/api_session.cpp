@@ -124,11 +124,12 @@ VT_EXPORT vt_status vt_session_get_stats(vt_session * s, vt_session_stats * out,
     });
 }
 
-VT_EXPORT vt_status vt_session_output_all(vt_session * s, bool all, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_session_keep_states(vt_session * s, int32_t kept, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(s != nullptr, "session must not be NULL");
+        require(kept == VT_KEPT_NONE || kept == VT_KEPT_OUTPUTS || kept == VT_KEPT_ALL, "there are no such states to keep");
         const lock l(s);
-        s->impl.output_all(all);
+        s->impl.keep(static_cast<vt_kept_states>(kept));
     });
 }
 
@@ -165,9 +166,11 @@ VT_EXPORT vt_status vt_session_set_states(vt_session * s, int32_t pos, size_t n,
             require(is_one || sizes[i] == 0, "a state's place is not among those that were multiplied at once");
             require(static_cast<size_t>(sizes[i]) <= n_ctx, "more states were multiplied at once than the context has tokens");
         }
-        states.begin(static_cast<size_t>(pos), n);
+        states.cut(static_cast<size_t>(pos));
         for (size_t i = 0; i < n; i++) {
-            states.put(static_cast<size_t>(pos) + i, hidden + i * states.n_embd(), {sizes[i], places[i]});
+            if (sizes[i] > 0) {
+                states.put(static_cast<size_t>(pos) + i, hidden + i * states.n_embd(), {sizes[i], places[i]});
+            }
         }
     });
 }

@@ -283,7 +283,7 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
     check(tokens, n, pos, outputs);
     std::vector<int8_t> marks;
     if (outputs == nullptr) {
-        marks.assign(n, m_output_all || m_embeddings ? 1 : 0);
+        marks.assign(n, m_kept == VT_KEPT_ALL || m_embeddings ? 1 : 0);
         marks.back() = 1;
         outputs      = marks.data();
         check_outputs(outputs, n);
@@ -300,11 +300,14 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
         drop(pos);
         throw;
     }
-    keep_states(pos, outputs, n);
+    keep_states(pos, outputs);
 }
 
-void session::keep_states(int32_t pos, const int8_t * outputs, size_t n) {
-    m_states.begin(static_cast<size_t>(pos), n);
+void session::keep_states(int32_t pos, const int8_t * outputs) {
+    m_states.cut(static_cast<size_t>(pos));
+    if (m_kept == VT_KEPT_NONE) {
+        return;
+    }
     size_t at = 0;  // position after pos
     for (const group & g : m_groups) {
         for (size_t i = 0; i < g.n; i++, at++) {

@@ -60,8 +60,8 @@ class session {
     // makes such states the only outputs, as if their tokens had just been decoded
     void restore(std::vector<float> hidden);
 
-    // whether a decode without marks makes outputs of all its tokens
-    void output_all(bool all) { m_output_all = all; }
+    // which hidden states stay by position
+    void keep(vt_kept_states kept) { m_kept = kept; }
 
     // of the text, and beyond it of what was cut or drafted
     states_by_position & states() { return m_states; }
@@ -102,7 +102,7 @@ class session {
     std::vector<int8_t>           m_output;  // (n_batch,)
     std::vector<float>            m_hidden;  // (n_outputs, n_embd)
     std::vector<group>            m_groups;
-    bool                          m_output_all = false;
+    vt_kept_states                m_kept = VT_KEPT_NONE;
     states_by_position            m_states;
     std::exception_ptr            m_node_error;          // of the callback
     std::vector<float>            m_logits;              // (outputs, n_rows)
@@ -119,7 +119,7 @@ class session {
     void          decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
     int32_t       run(llama_batch batch, size_t n_expected);
     void          capture(const ggml_tensor * input);
-    void          keep_states(int32_t pos, const int8_t * outputs, size_t n);
+    void          keep_states(int32_t pos, const int8_t * outputs);
     const group & find_group(size_t i) const;
 };
 

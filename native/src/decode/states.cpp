@@ -9,32 +9,35 @@ namespace vt {
 void states_by_position::start(size_t n_ctx, size_t n_embd) {
     m_n_embd = n_embd;
     m_hidden.clear();
-    m_places.clear();
+    m_entries.clear();
     try {
         m_hidden.reserve(n_ctx * n_embd);
-        m_places.reserve(n_ctx);
+        m_entries.reserve(n_ctx);
     } catch (const std::bad_alloc &) {
         // it is address space that lacks; they grow as they must
     }
 }
 
-void states_by_position::begin(size_t pos, size_t n) {
-    m_hidden.resize(std::max(m_hidden.size(), (pos + n) * m_n_embd));
-    m_places.resize(std::max(m_places.size(), pos + n), place{0, 0});
-    std::fill_n(m_places.begin() + static_cast<std::ptrdiff_t>(pos), n, place{0, 0});
+void states_by_position::cut(size_t pos) {
+    if (pos < m_entries.size()) {
+        m_hidden.resize(m_entries[pos].row * m_n_embd);
+        m_entries.resize(pos);
+    }
 }
 
 void states_by_position::put(size_t pos, const float * hidden, place where) {
-    memcpy(m_hidden.data() + pos * m_n_embd, hidden, m_n_embd * sizeof(float));
-    m_places[pos] = where;
+    const size_t row = m_hidden.size() / m_n_embd;
+    m_hidden.insert(m_hidden.end(), hidden, hidden + m_n_embd);
+    m_entries.resize(pos, entry{{0, 0}, row});
+    m_entries.push_back({where, row});
 }
 
 void states_by_position::get(size_t pos, size_t n, float * hidden, place * where) const {
     for (size_t i = 0; i < n; i++) {
-        const bool is_there = pos + i < m_places.size();
-        where[i]            = is_there ? m_places[pos + i] : place{0, 0};
-        if (hidden != nullptr && is_there) {
-            memcpy(hidden + i * m_n_embd, m_hidden.data() + (pos + i) * m_n_embd, m_n_embd * sizeof(float));
+        const entry e = pos + i < m_entries.size() ? m_entries[pos + i] : entry{{0, 0}, 0};
+        where[i]      = e.where;
+        if (hidden != nullptr && e.where.n > 0) {
+            memcpy(hidden + i * m_n_embd, m_hidden.data() + e.row * m_n_embd, m_n_embd * sizeof(float));
         } else if (hidden != nullptr) {
             std::fill_n(hidden + i * m_n_embd, m_n_embd, 0.0f);
         }

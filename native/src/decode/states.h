@@ -15,24 +15,30 @@ class states_by_position {
         int32_t index;  // of this one among them
     };
 
-    // room is taken for n_ctx positions, and memory as they come
+    // room is taken for n_ctx positions, and memory as states come
     void start(size_t n_ctx, size_t n_embd);
 
-    // n positions from `pos` on have no state any more
-    void begin(size_t pos, size_t n);
+    // no position from `pos` on has a state any more
+    void cut(size_t pos);
 
+    // of a position behind all that have one
     void put(size_t pos, const float * hidden, place where);
 
-    // n positions from `pos` on; hidden: (n, n_embd), or NULL
+    // n positions from `pos` on; hidden: (n, n_embd), 0 where there is none, or NULL
     void get(size_t pos, size_t n, float * hidden, place * where) const;
 
     size_t n_embd() const { return m_n_embd; }
-    size_t n_bytes() const { return m_hidden.size() * sizeof(float) + m_places.size() * sizeof(place); }
+    size_t n_bytes() const { return m_hidden.size() * sizeof(float) + m_entries.size() * sizeof(entry); }
 
   private:
+    struct entry {
+        place  where;
+        size_t row;  // states of the positions before
+    };
+
     size_t             m_n_embd = 0;
-    std::vector<float> m_hidden;  // (positions, n_embd)
-    std::vector<place> m_places;  // (positions,)
+    std::vector<float> m_hidden;   // (states, n_embd), by position
+    std::vector<entry> m_entries;  // (positions,)
 };
 
 }  // namespace vt
