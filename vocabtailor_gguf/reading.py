@@ -73,11 +73,20 @@ def read_text(path: str | os.PathLike[str], *, limit: int = MAX_BYTES, pipes: bo
     Raises:
         BadFileError: See `read_bytes`; or it is not UTF-8.
     """
+    return decode_text(read_bytes(path, limit=limit, pipes=pipes), path)
+
+
+def decode_text(data: bytes, where: str | os.PathLike[str]) -> str:
+    r"""Return UTF-8 as text, without a byte order mark, with ``\n`` as line ends.
+
+    Raises:
+        BadFileError: It is not UTF-8; the text begins with `where`.
+    """
     try:
-        text = read_bytes(path, limit=limit, pipes=pipes).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise BadFileError(
-            f"{path}: cannot be read: not UTF-8: {e.reason} at byte {e.start}"
+            f"{where}: cannot be read: not UTF-8: {e.reason} at byte {e.start}"
         ) from e
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -12,15 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from vocabtailor_gguf import reading
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 
 
 def add_core(parser: argparse.ArgumentParser, *, or_unsplit: bool = False) -> None:
     """Add the options that name a split model, or one that is split on its first use."""
     names = "NAME.core.gguf, or an unsplit model" if or_unsplit else "NAME.core.gguf"
-    parser.add_argument("-m", "--model", required=True, metavar="CORE", help=names)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-m", "--model", metavar="CORE", help=names)
+    if or_unsplit:
+        source.add_argument(
+            "-hf", "--hf-repo", metavar="REPO[:FILE]",
+            help="a repository of the Hugging Face hub, and the file or the quantisation of it "
+            "(default: Q4_K_M, else the only one); kept in the hub's own cache",
+        )  # fmt: skip
     parser.add_argument(
         "--vocab", metavar="FILE", help="NAME.vocab.gguf (default: the one beside the core)"
     )
+    if or_unsplit:
+        parser.add_argument(
+            "--here", action="store_true", help="keep the split of an unsplit model beside it"
+        )
 
 
 def find_pair(model: str, vocab: str | None, *, here: bool = False) -> tuple[str, str | None]:
@@ -40,6 +52,23 @@ def find_pair(model: str, vocab: str | None, *, here: bool = False) -> tuple[str
         told = f"split beside it, {entry.n_bytes / 1e6:.0f} MB" if here else entry.told
         print(f"{model}: {told}", file=sys.stderr)
     return str(entry.core), str(entry.vocab)
+
+
+def find_files(args: argparse.Namespace) -> tuple[str, str | None]:
+    """Return core and store of what -m, -hf, --vocab and --here name.
+
+    Raises:
+        VocabTailorError: There is no such file or repository, or it cannot be split.
+    """
+    if args.hf_repo is None:
+        return find_pair(args.model, args.vocab, here=args.here)
+    if args.here:
+        raise VocabTailorError("--here: a model of the hub lies in its cache; leave it out, or -m")
+    from vocabtailor_gguf.hub import fetch
+
+    found = fetch(args.hf_repo)
+    vocab = str(found.vocab) if found.vocab and args.vocab is None else args.vocab
+    return find_pair(str(found.model), vocab)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -91,3 +120,20 @@ def read_text(path: str) -> str:
         BadFileError: It cannot be read.
     """
     return reading.read_text(path, pipes=True)
+
+
+def read_stdin() -> str | None:
+    """Return the UTF-8 text of a pipe or file at standard input; None where there is none.
+
+    Raises:
+        BadFileError: It is not UTF-8, or larger than a prompt may be.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    try:
+        data = sys.stdin.buffer.read(reading.MAX_BYTES + 1)
+    except OSError:
+        return None
+    if len(data) > reading.MAX_BYTES:
+        raise BadFileError(f"standard input: larger than {reading.MAX_BYTES >> 20} MiB")
+    return reading.decode_text(data, "standard input") if data else None

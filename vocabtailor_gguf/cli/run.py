@@ -4,66 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
-from vocabtailor_gguf.cli import _common
-from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.cli import _common, _generation
+from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
-from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    _common.add_core(parser, or_unsplit=True)
-    parser.add_argument(
-        "--here", action="store_true", help="keep the split of an unsplit model beside it"
-    )
-    prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("-p", "--prompt", help="the prompt")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _generation.CHOICES
+    _generation.add_model(parser)
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("-p", "--prompt", help="the prompt (default: what a pipe brings)")
     prompt.add_argument("-f", "--file", metavar="FILE", help="a file that holds the prompt")
     parser.add_argument(
         "-n", "--n-predict", type=int, default=-1, metavar="N", help="tokens (-1: to the context)"
     )
-    parser.add_argument(
-        "-c", "--ctx-size", type=int, default=2048, metavar="N", help="0: the model's"
-    )
-    parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
-    parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
-    parser.add_argument(
-        "--mode", choices=["exact", "tailored", "full"], default="exact",
-        help="exact: stock's very tokens (default); tailored: only tokens of the set can be "
-        "produced; full: every row of the head at every token",
-    )  # fmt: skip
-    parser.add_argument(
-        "--no-prompt-expansion",
-        dest="prompt_expansion",
-        action="store_false",
-        help="do not add other forms of the prompt's words to the active set",
-    )
-    parser.add_argument(
-        "--learn",
-        metavar="FILE",
-        help="a token set that grows by what it lacked",
-    )
-    parser.add_argument(
-        "--audit",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="tailored mode: check this share of steps against the whole vocabulary",
-    )
-    parser.add_argument(
-        "--whole-head", choices=["mapped", "memory", "streamed"], default="mapped",
-        help="where the whole LM head lies in exact mode and for audits",
-    )  # fmt: skip
-    parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
-    parser.add_argument("--top-k", type=int, default=40, metavar="K")
-    parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
-    parser.add_argument("--min-p", type=float, default=0.05, metavar="P")
-    parser.add_argument("--seed", type=int, default=-1, metavar="S", help="-1: random")
+    _generation.add_sampling(parser)
     grammar = parser.add_mutually_exclusive_group()
     grammar.add_argument("--grammar-file", metavar="FILE", help="a GBNF grammar")
     grammar.add_argument("-j", "--json-schema", metavar="SCHEMA", help="a JSON schema to obey")
@@ -72,55 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generate and stream."""
-    _check_ranges(args)
-    prompt = args.prompt if args.file is None else _common.read_text(args.file)
+    _generation.check_ranges(args)
+    prompt = _prompt(args)
+    if prompt is None:
+        print("vocabtailor run: error: no prompt: give -p, -f or a pipe", file=sys.stderr)
+        return 2
     grammar = _grammar(args)
-    core, vocab = _common.find_pair(args.model, args.vocab, here=args.here)
-    llm = TailoredLlama(
-        core,
-        vocab_path=vocab,
-        token_set=_token_set(args),
-        mode=args.mode,
-        whole_head=args.whole_head,
-        audit=args.audit,
-        prompt_expansion=args.prompt_expansion,
-        n_ctx=args.ctx_size,
-        n_threads=args.threads,
-        n_threads_batch=args.threads,
-        seed=args.seed % 2**32,
-        verbose=False,
-    )
+    llm = _generation.load(args, _common.find_files(args))
     try:
         _generate(llm, prompt, grammar, args)
         if args.learn:
-            _save_learned(llm, args.learn)
+            print(_generation.save_learned(llm, args.learn), file=sys.stderr)
         return 0
     finally:
         llm.close()
 
 
-def _token_set(args: argparse.Namespace) -> TokenSet | None:
-    """Return the set to begin with: the learned one, joined by that of --token-set."""
-    if args.learn and args.mode != "exact" and not args.audit:
-        raise VocabTailorError("--learn: only exact mode and --audit find tokens to learn")
-    sets = [TokenSet.load(f) for f in (args.learn, args.token_set) if f and Path(f).exists()]
-    if args.token_set and not Path(args.token_set).exists():
-        raise BadFileError(f"{args.token_set}: no such file")
-    if len(sets) < 2:
-        return sets[0] if sets else None
-    both = sets[0].union(sets[1])
-    return TokenSet(both.ids, both.tokenizer, sets[0].provenance)
-
-
-def _save_learned(llm: TailoredLlama, path: str) -> None:
-    try:
-        found = llm.learned_token_set()
-    except VocabTailorError as e:
-        print(f"{path}: {e}", file=sys.stderr)
-        return
-    found.save(path)
-    n = len(found.provenance["learned"])
-    print(f"{path}: {len(found):,} tokens, {n:,} of them learned", file=sys.stderr)
+def _prompt(args: argparse.Namespace) -> str | None:
+    if args.prompt is not None:
+        return str(args.prompt)
+    return _common.read_stdin() if args.file is None else _common.read_text(args.file)
 
 
 def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Namespace) -> None:
@@ -195,15 +127,6 @@ def _print_audit(llm: TailoredLlama) -> None:
         f"({found.rate:.1%}) lay outside the set" + (f": {shown}" if shown else ""),
         file=sys.stderr,
     )
-
-
-def _check_ranges(args: argparse.Namespace) -> None:
-    limits = {"temp": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "audit": (0, 1)}
-    for name, (low, high) in limits.items():
-        if not low <= getattr(args, name) <= high:
-            raise VocabTailorError(f"--{name.replace('_', '-')}: expected {low} to {high}")
-    if not 0 <= args.ctx_size < 2**31 or not -(2**31) <= args.top_k < 2**31:
-        raise VocabTailorError("-c or --top-k: out of range")
 
 
 def _grammar(args: argparse.Namespace) -> llama_cpp.LlamaGrammar | None:

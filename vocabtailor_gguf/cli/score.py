@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Score, then print perplexity and its standard error."""
     path = "/dev/stdin" if args.file == "-" else args.file
     text = sys.stdin.read() if args.file == "-" else _common.read_text(path)
-    core, vocab = _common.find_pair(args.model, args.vocab)
+    core, vocab = _common.find_files(args)
     llm = TailoredLlama(
         core,
         vocab_path=vocab,

@@ -1,0 +1,134 @@
+"""What commands that generate text share: a model, a set, a mode, a sampler chain."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.llama import TailoredLlama
+from vocabtailor_gguf.sets.token_set import TokenSet
+
+CHOICES = """\
+which mode:
+  exact      stock llama.cpp's own text, token for token, faster. Take it unless you know better.
+  tailored   only tokens of the set and of the prompt can be produced: the least memory and the
+             most speed, for one task whose set was made from texts like those it will write.
+             --audit 0.05 tells how often the whole vocabulary would have chosen otherwise.
+  full       every row of the LM head at every token, as stock does; to compare with.
+
+which token set:
+  none            exact mode works without one and finds the tokens it lacks by itself
+  --learn FILE    begins empty and grows by what it lacked: the easiest way to a set
+  profiled        vocabtailor profile --data train.jsonl ... -o my.tokens.json: from a task's texts;
+                  what tailored mode wants
+  word lists      vocabtailor profile --language it,en --words 20000 ... -o it.tokens.json: where
+                  there are no texts yet
+"""
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is loaded, and how."""
+    _common.add_core(parser, or_unsplit=True)
+    parser.add_argument(
+        "-c", "--ctx-size", type=int, default=2048, metavar="N", help="0: the model's"
+    )
+    parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
+    parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
+    parser.add_argument(
+        "--mode", choices=["exact", "tailored", "full"], default="exact",
+        help="exact: stock's very tokens (default); tailored: only tokens of the set can be "
+        "produced; full: every row of the head at every token",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-prompt-expansion",
+        dest="prompt_expansion",
+        action="store_false",
+        help="do not add other forms of the prompt's words to the active set",
+    )
+    parser.add_argument(
+        "--learn",
+        metavar="FILE",
+        help="a token set that grows by what it lacked",
+    )
+    parser.add_argument(
+        "--audit",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="tailored mode: check this share of steps against the whole vocabulary",
+    )
+    parser.add_argument(
+        "--whole-head", choices=["mapped", "memory", "streamed"], default="mapped",
+        help="where the whole LM head lies in exact mode and for audits",
+    )  # fmt: skip
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the sampler chain."""
+    parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
+    parser.add_argument("--top-k", type=int, default=40, metavar="K")
+    parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
+    parser.add_argument("--min-p", type=float, default=0.05, metavar="P")
+    parser.add_argument("--seed", type=int, default=-1, metavar="S", help="-1: random")
+
+
+def check_ranges(args: argparse.Namespace) -> None:
+    """Check the values of both.
+
+    Raises:
+        VocabTailorError: One is out of its range.
+    """
+    limits = {"temp": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "audit": (0, 1)}
+    for name, (low, high) in limits.items():
+        if not low <= getattr(args, name) <= high:
+            raise VocabTailorError(f"--{name.replace('_', '-')}: expected {low} to {high}")
+    if not 0 <= args.ctx_size < 2**31 or not -(2**31) <= args.top_k < 2**31:
+        raise VocabTailorError("-c or --top-k: out of range")
+
+
+def load(args: argparse.Namespace, files: tuple[str, str | None], **changed: Any) -> TailoredLlama:
+    """Load a model as the options say, but for what is `changed`."""
+    core, vocab = files
+    options: dict[str, Any] = {
+        "vocab_path": vocab,
+        "mode": args.mode,
+        "whole_head": args.whole_head,
+        "audit": args.audit,
+        "prompt_expansion": args.prompt_expansion,
+        "n_ctx": args.ctx_size,
+        "n_threads": args.threads,
+        "n_threads_batch": args.threads,
+        "seed": args.seed % 2**32,
+        "verbose": False,
+        **changed,
+    }
+    if "token_set" not in options:
+        options["token_set"] = first_set(args)
+    return TailoredLlama(core, **options)
+
+
+def first_set(args: argparse.Namespace) -> TokenSet | None:
+    """Return the set to begin with: the learned one, joined by that of --token-set."""
+    if args.learn and args.mode != "exact" and not args.audit:
+        raise VocabTailorError("--learn: only exact mode and --audit find tokens to learn")
+    sets = [TokenSet.load(f) for f in (args.learn, args.token_set) if f and Path(f).exists()]
+    if args.token_set and not Path(args.token_set).exists():
+        raise BadFileError(f"{args.token_set}: no such file")
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    both = sets[0].union(sets[1])
+    return TokenSet(both.ids, both.tokenizer, sets[0].provenance)
+
+
+def save_learned(llm: TailoredLlama, path: str) -> str:
+    """Save what a model's set learned, and return a line that tells of it."""
+    try:
+        found = llm.learned_token_set()
+    except VocabTailorError as e:
+        return f"{path}: {e}"
+    found.save(path)
+    n = len(found.provenance["learned"])
+    return f"{path}: {len(found):,} tokens, {n:,} of them learned"
