@@ -16,6 +16,7 @@ _COMMANDS = {
     "profile": "profile a task's corpus into a static token set",
     "set": "show token sets and combine them",
     "run": "generate text from a split model",
+    "chat": "talk with a model that has a chat template",
     "cache": "list and clear the models that were split on first use",
     "doctor": "tell whether this machine can run split models, and how well",
     "score": "score a text: log-probabilities and perplexity",

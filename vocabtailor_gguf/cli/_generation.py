@@ -85,6 +85,8 @@ def check_ranges(args: argparse.Namespace) -> None:
     for name, (low, high) in limits.items():
         if not low <= getattr(args, name) <= high:
             raise VocabTailorError(f"--{name.replace('_', '-')}: expected {low} to {high}")
+    if args.audit and args.mode != "tailored":
+        raise VocabTailorError("--audit: goes with --mode tailored")
     if not 0 <= args.ctx_size < 2**31 or not -(2**31) <= args.top_k < 2**31:
         raise VocabTailorError("-c or --top-k: out of range")
 

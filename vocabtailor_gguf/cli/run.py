@@ -8,7 +8,7 @@ from typing import Any
 
 import llama_cpp
 
-from vocabtailor_gguf.cli import _common, _generation
+from vocabtailor_gguf.cli import _color, _common, _generation
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grammar = parser.add_mutually_exclusive_group()
     grammar.add_argument("--grammar-file", metavar="FILE", help="a GBNF grammar")
     grammar.add_argument("-j", "--json-schema", metavar="SCHEMA", help="a JSON schema to obey")
+    _color.add_color(parser)
     _common.add_json(parser)
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         _generate(llm, prompt, grammar, args)
         if args.learn:
-            print(_generation.save_learned(llm, args.learn), file=sys.stderr)
+            _color.Notes(args.color).tell(_generation.save_learned(llm, args.learn))
         return 0
     finally:
         llm.close()
@@ -66,11 +67,12 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
             f"the prompt has {len(tokens)} tokens, the context {llm.n_ctx()}; raise -c"
         )
     limit = room if args.n_predict < 0 else min(args.n_predict, room)
+    notes = _color.Notes(args.color)
     if llm.mode == "tailored":
-        print(
+        notes.tell(
             f"tailored mode: {len(llm.active_ids):,} of {llm.n_vocab():,} tokens and those of the "
             "prompt can be produced, no others",
-            file=sys.stderr,
+            "warning",
         )
     ids: list[int] = []
     pieces: list[str] = []
@@ -101,31 +103,28 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
         return
     print(pieces[-1])
     stats, memory = llm.stats, llm.memory_report()
-    print(
+    notes.tell(
         f"prompt {took.n_prompt} tokens in {took.prompt_ms:.0f} ms; {took.n_tokens} tokens, "
         f"{took.tokens_per_second:.1f} tokens/s; {stats.head_rows:,} head rows; embedding, head, "
         f"logits {(memory.embedding + memory.head + memory.logits) / 1e6:.1f} MB, "
-        f"process {(memory.anon + memory.file) / 1e6:.0f} MB",
-        file=sys.stderr,
+        f"process {(memory.anon + memory.file) / 1e6:.0f} MB"
     )
     if llm.mode == "exact":
-        print(
+        notes.tell(
             f"exact: {stats.drafted} tokens drafted, {stats.rejected} rejected, "
-            f"{stats.ms_verify:.0f} ms of verification",
-            file=sys.stderr,
+            f"{stats.ms_verify:.0f} ms of verification"
         )
     if args.audit:
-        _print_audit(llm)
+        notes.tell(_audit(llm))
 
 
-def _print_audit(llm: TailoredLlama) -> None:
+def _audit(llm: TailoredLlama) -> str:
     found = llm.audit_report()
     wanted = sorted(found.tokens.items(), key=lambda item: -item[1])[:10]
     shown = ", ".join(f"{llm.detokenize([t]).decode('utf-8', 'replace')!r} {n}x" for t, n in wanted)
-    print(
+    return (
         f"audit: {found.outside} of {found.audited} choices of the whole vocabulary "
-        f"({found.rate:.1%}) lay outside the set" + (f": {shown}" if shown else ""),
-        file=sys.stderr,
+        f"({found.rate:.1%}) lay outside the set" + (f": {shown}" if shown else "")
     )
 
 

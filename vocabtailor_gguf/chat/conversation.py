@@ -1,0 +1,175 @@
+"""A conversation: its messages, and replies in the model's own chat template."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from vocabtailor_gguf import reading
+from vocabtailor_gguf.atomic import temporary_files
+from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf.llama import TailoredLlama
+
+Message = dict[str, str]  # role, content
+
+_ROLES = ("system", "user", "assistant")
+
+
+class Conversation:
+    """Messages, of which the last is the user's or the reply to it.
+
+    What was said so far stays in the KV cache, so a reply decodes the new message only.
+
+    Args:
+        llm: The model; it may be changed for another one between replies.
+        system: The system prompt; by default that of the template, if any.
+        seed: Of all replies, -1 for random ones.
+        sampling: Arguments of ``llama_cpp.Llama.create_chat_completion``.
+
+    Attributes:
+        llm: The model.
+        messages: What was said, with the system prompt in front.
+        was_cut: Whether the last reply filled the context before it ended.
+        n_tokens: Pieces of the last reply.
+        seconds: From the first piece of the last reply to its end.
+
+    Raises:
+        UnsupportedError: The model has no chat template.
+    """
+
+    def __init__(
+        self,
+        llm: TailoredLlama,
+        *,
+        system: str | None = None,
+        seed: int = -1,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        check_template(llm)
+        self.llm = llm
+        self.system = system
+        self.messages: list[Message] = []
+        self.was_cut = False
+        self.n_tokens = 0
+        self.seconds = 0.0
+        self._seeds = random.Random(None if seed == -1 else seed)
+        self._sampling = dict(sampling or {})
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was said, but for the system prompt."""
+        self.messages = []
+        if self.system is not None:
+            self.messages.append({"role": "system", "content": self.system})
+
+    def reply(self, text: str) -> Generator[str, None, None]:
+        """Yield the pieces of the reply to a message.
+
+        A reply that is broken off, by closing this iterator, is kept as far as it came; where
+        nothing came, or it fails, the message is forgotten too.
+
+        Raises:
+            VocabTailorError: The conversation does not fit into the context, or the template
+                does not take it.
+        """
+        before = len(self.messages)
+        self.messages.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        self.was_cut, self.n_tokens, self.seconds = False, 0, 0.0
+        began = 0.0
+        is_whole = False
+        try:
+            with contextlib.closing(self._chunks()) as chunks:
+                for chunk in chunks:
+                    choice = chunk["choices"][0]
+                    self.was_cut = choice["finish_reason"] == "length"
+                    piece = choice["delta"].get("content")
+                    if not piece:
+                        continue
+                    began = began or time.perf_counter()
+                    self.n_tokens += 1
+                    self.seconds = time.perf_counter() - began
+                    pieces.append(piece)
+                    yield piece
+            is_whole = True
+        finally:
+            if pieces or is_whole:
+                self.messages.append({"role": "assistant", "content": "".join(pieces)})
+            else:
+                del self.messages[before:]
+
+    def _chunks(self) -> Generator[Any, None, None]:
+        seed = self._seeds.randrange(2**32 - 1)
+        try:
+            yield from self.llm.create_chat_completion(
+                messages=self.messages, stream=True, seed=seed, **self._sampling
+            )
+        except jinja2.TemplateError as e:
+            raise VocabTailorError(f"the chat template does not take this conversation: {e}") from e
+        except VocabTailorError:
+            raise
+        except ValueError as e:  # llama_cpp's, or the template's own words
+            if "context window" not in str(e):
+                raise VocabTailorError(f"the conversation cannot go on: {e}") from e
+            raise VocabTailorError(
+                f"the conversation is longer than the context of {self.llm.n_ctx()} tokens: "
+                "/reset begins a new one, -c N makes room for more"
+            ) from e
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the messages as JSON, in the form of OpenAI's API.
+
+        Raises:
+            BadFileError: The file cannot be written.
+        """
+        text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2)
+        with temporary_files(Path(path)) as (temporary,):
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on with saved messages; a refused file changes nothing.
+
+        Raises:
+            BadFileError: The file cannot be read or is malformed.
+        """
+        found = reading.read_json(path)
+        messages = found.get("messages") if isinstance(found, dict) else found
+        self.messages = _checked(messages, os.fspath(path))
+        first = self.messages[0] if self.messages else {"role": ""}
+        self.system = first["content"] if first["role"] == "system" else None
+
+
+def check_template(llm: TailoredLlama) -> None:
+    """Check that a model can chat.
+
+    Raises:
+        UnsupportedError: It has no chat template.
+    """
+    if "tokenizer.chat_template" not in llm.metadata:
+        raise UnsupportedError(
+            f"{llm.model_path}: has no chat template, so it was not made for conversations; "
+            "`vocabtailor run -p TEXT` goes on with a text"
+        )
+
+
+def _checked(messages: Any, where: str) -> list[Message]:
+    if not isinstance(messages, list):
+        raise BadFileError(f"{where}: messages: found no list")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            raise BadFileError(f"{where}: message {i}: expected a role of {', '.join(_ROLES)}")
+        if not isinstance(message.get("content"), str):
+            raise BadFileError(f"{where}: message {i}: content: expected a string")
+        if message["role"] == "system" and i:
+            raise BadFileError(f"{where}: message {i}: a system prompt comes first")
+    if messages and messages[-1]["role"] == "user":
+        raise BadFileError(f"{where}: message {len(messages) - 1}: has no reply")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]

@@ -1,0 +1,152 @@
+"""Talk with a model in its own chat template; replies on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+from vocabtailor_gguf.chat import commands, reader
+from vocabtailor_gguf.chat.conversation import Conversation
+from vocabtailor_gguf.cli import _color, _common, _generation
+from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.llama import TailoredLlama
+
+_EPILOG = """\
+On a terminal lines can be edited, Ctrl-C stops a reply, Ctrl-D ends, and /help lists the commands:
+other sets and modes, figures, saved conversations. Elsewhere each line of standard input is a
+message, and an error ends the command.
+
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG + _generation.CHOICES
+    _generation.add_model(parser)
+    parser.add_argument(
+        "-sys", "--system", metavar="TEXT", help="the system prompt (default: the template's)"
+    )
+    parser.add_argument(
+        "-n", "--n-predict", type=int, default=-1, metavar="N",
+        help="tokens of a reply (-1: to the context)",
+    )  # fmt: skip
+    _generation.add_sampling(parser)
+    parser.add_argument("--history", metavar="FILE", help="keep what was typed from chat to chat")
+    _color.add_color(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Talk until the end of the input."""
+    _generation.check_ranges(args)
+    notes = _color.Notes(args.color)
+    with contextlib.closing(_Model(args, notes)) as model:
+        conversation = Conversation(
+            model.load(args.mode),
+            system=args.system,
+            seed=args.seed,
+            sampling={
+                "temperature": args.temp, "top_k": args.top_k, "top_p": args.top_p,
+                "min_p": args.min_p, "max_tokens": args.n_predict,
+            },
+        )  # fmt: skip
+        known = commands.Commands(conversation, model.reload)
+        with contextlib.suppress(commands.Quit):
+            if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+                notes.tell(f"{commands.describe(conversation.llm)}; /help lists commands")
+                plain = not _color.is_colored(args.color, sys.stdout)
+                _talk(conversation, known, reader.typed(known.names, args.history, plain), notes)
+            else:
+                for line in reader.piped():
+                    _answer(conversation, known, line, notes)
+    return 0
+
+
+class _Model:
+    """The loaded model, which another mode replaces."""
+
+    def __init__(self, args: argparse.Namespace, notes: _color.Notes) -> None:
+        self._args = args
+        self._notes = notes
+        self._files = _common.find_files(args)
+        self._llm: TailoredLlama | None = None
+
+    def load(self, mode: str, **changed: Any) -> TailoredLlama:
+        self.close()
+        self._llm = _generation.load(self._args, self._files, mode=mode, **changed)
+        return self._llm
+
+    def reload(self, mode: str) -> TailoredLlama:
+        if self._args.learn:
+            raise VocabTailorError("/mode: --learn stays in the mode it began with")
+        assert self._llm is not None
+        audit = self._args.audit if mode == "tailored" else 0.0
+        return self.load(mode, token_set=self._llm.token_set, audit=audit)
+
+    def close(self) -> None:
+        if self._llm is not None and self._llm.n_tokens and self._args.learn:
+            self._notes.tell(_generation.save_learned(self._llm, self._args.learn))
+        if self._llm is not None:
+            self._llm.close()
+
+
+def _talk(
+    conversation: Conversation,
+    known: commands.Commands,
+    lines: Iterable[reader.Line],
+    notes: _color.Notes,
+) -> None:
+    """Go on after errors."""
+    for line in lines:
+        try:
+            if line is reader.INTERRUPTED:
+                notes.tell("Ctrl-D ends")
+            else:
+                _answer(conversation, known, line, notes)
+        except VocabTailorError as e:
+            notes.tell(f"error: {e}", "error")
+
+
+def _answer(
+    conversation: Conversation, known: commands.Commands, line: str, notes: _color.Notes
+) -> None:
+    if line.startswith("/"):
+        notes.tell(known.do(line.rstrip()))
+        return
+    if not line.strip():
+        return
+    with _stoppable() as stop, contextlib.closing(conversation.reply(line.strip())) as pieces:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+            if stop:
+                break
+    print(flush=True)
+    if stop:
+        notes.tell("stopped")
+    elif conversation.was_cut:
+        notes.tell("the reply was cut: -n or the context (-c) is full")
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Let the first Ctrl-C be noted between two tokens, and a second one interrupt at once."""
+    stopped: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stopped
+    except KeyboardInterrupt:
+        if not stopped:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
