@@ -124,9 +124,9 @@ def stats(conversation: Conversation) -> list[str]:
     found, memory = llm.stats, llm.memory_report()
     vocabulary = memory.embedding + memory.head + memory.logits
     n, seconds = conversation.n_tokens, conversation.seconds
-    speed = f", {(n - 1) / seconds:.1f} tokens/s" if n > 1 and seconds else ""
+    speed = f"{n / seconds:.1f} tokens/s" if n and seconds else "no second token"
     lines = [
-        f"the last reply: {n} tokens{speed}",
+        f"the last reply: {speed}",
         f"context: {llm.n_tokens} of {llm.n_ctx()} tokens",
         f"mode {llm.mode}: {found.tokens:,} tokens decoded, {found.head_rows:,} head rows, "
         f"{found.rows_read:,} rows read",

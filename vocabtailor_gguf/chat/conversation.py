@@ -38,8 +38,8 @@ class Conversation:
         llm: The model.
         messages: What was said, with the system prompt in front.
         was_cut: Whether the last reply filled the context before it ended.
-        n_tokens: Pieces of the last reply.
-        seconds: From the first piece of the last reply to its end.
+        n_tokens: Of the last reply, those after its first piece.
+        seconds: From that piece to the last one.
 
     Raises:
         UnsupportedError: The model has no chat template.
@@ -84,7 +84,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
         self.was_cut, self.n_tokens, self.seconds = False, 0, 0.0
-        began = 0.0
+        began, n_before = 0.0, 0
         is_whole = False
         try:
             with contextlib.closing(self._chunks()) as chunks:
@@ -94,8 +94,9 @@ class Conversation:
                     piece = choice["delta"].get("content")
                     if not piece:
                         continue
-                    began = began or time.perf_counter()
-                    self.n_tokens += 1
+                    if not pieces:
+                        began, n_before = time.perf_counter(), self.llm.n_tokens
+                    self.n_tokens = self.llm.n_tokens - n_before
                     self.seconds = time.perf_counter() - began
                     pieces.append(piece)
                     yield piece

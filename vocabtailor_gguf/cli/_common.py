@@ -92,7 +92,9 @@ def progress_bar(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int],
     """Show a bar on stderr, where that is a terminal; by default of bytes."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty())
+    is_shown = sys.stderr.isatty()
+    scaled = unit == "B"
+    bar = tqdm(desc=what, unit=unit, unit_scale=scaled, disable=not is_shown, delay=0.1)
 
     def update(done: int, total: int) -> None:
         bar.total = total
