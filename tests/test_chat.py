@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,7 @@ def test_without_the_editor(
     screen.type("hello\n")
     screen.wait_for("the reply was cut")
     screen.wait_for("> ")
+    time.sleep(0.5)  # readline misses a signal between its prompt and its select
     screen.type("\x03")
     screen.wait_for("Ctrl-D ends")
     screen.type("\x04")
@@ -346,10 +348,10 @@ def test_without_the_editor(
 
 @pytest.mark.model
 def test_a_reply_is_stopped_by_a_key(smollm2_split: Any, terminal: Callable[..., Any]) -> None:
-    screen = terminal(smollm2_split.core, "-c", 1024, "--system", "You write long texts.")
+    screen = terminal(smollm2_split.core, "-c", 1024)
     screen.wait_for("> ")
-    screen.type("Write a very long story about the sea.\r")
-    screen.wait_for("Sea")
+    screen.type("Write a very long story.\r")
+    screen.wait_for(" the ")
     screen.type("\x03")
     screen.wait_for("stopped")
     screen.wait_for("> ")

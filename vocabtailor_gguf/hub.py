@@ -111,11 +111,26 @@ def _listed(repo: str) -> tuple[list[str], str]:
         raise
     except Exception as unreachable:  # of the HTTP library, which differs between versions
         try:
-            folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
-        except OSError:
+            return _kept(repo)
+        except LookupError:
             raise OSError(f"the hub cannot be reached: {_first_line(unreachable)}") from unreachable
-        found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.gguf"))
-        return found, folder.name
+
+
+def _kept(repo: str) -> tuple[list[str], str]:
+    """Return the files of the newest revision in the cache, and its hash."""
+    import huggingface_hub
+
+    try:
+        repos = huggingface_hub.scan_cache_dir().repos
+    except huggingface_hub.CacheNotFound as e:
+        raise LookupError(repo) from e
+    found = [r for kept in repos if kept.repo_id == repo for r in kept.revisions if r.files]
+    if not found:
+        raise LookupError(repo)
+    newest = max(found, key=lambda r: r.last_modified)
+    folder = Path(newest.snapshot_path)
+    names = [Path(f.file_path).relative_to(folder).as_posix() for f in newest.files]
+    return sorted(names), str(newest.commit_hash)
 
 
 def _with_store(name: str, names: Sequence[str], repo: str) -> list[str]:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": "generate text from a split model",
     "chat": "talk with a model that has a chat template",
     "cache": "list and clear the models that were split on first use",
+    "completion": "print a script that lets a shell complete commands and options",
     "doctor": "tell whether this machine can run split models, and how well",
     "score": "score a text: log-probabilities and perplexity",
     "bench": "measure speed and memory against stock llama-cpp-python",
