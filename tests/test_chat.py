@@ -288,6 +288,7 @@ def terminal() -> Iterator[Callable[..., Any]]:
 def test_keys(
     tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
 ) -> None:
+    pytest.importorskip("prompt_toolkit")
     saved, history = tmp_path / "t.json", tmp_path / "history"
     screen = terminal(tiny_split("qwen2").core, "-n", 4, "--history", history)
     screen.wait_for("/help lists commands")

@@ -19,6 +19,7 @@ from vocabtailor_gguf.cli import main
 ROOT = Path(__file__).parent.parent
 MODULES = (
     "binding.store",
+    "hub",
     "llama",
     "runtime.scoring",
     "sets.token_set",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fakehub import REVISION, fake_hub
 
-from vocabtailor_gguf.errors import BadFileError
-from vocabtailor_gguf.hub import choose
+from vocabtailor_gguf.errors import BadFileError, UnsupportedError
+from vocabtailor_gguf.hub import choose, fetch
 
 _NAMES = ["README.md", "m-Q4_K_M.gguf", "m.Q8_0.gguf", "m-Q4_0.gguf", "mmproj-Q8_0.gguf"]
 
@@ -50,6 +50,12 @@ def test_chosen(names: list[str], wanted: str | None, chosen: str) -> None:
 def test_not_chosen(names: list[str], wanted: str | None, message: str) -> None:
     with pytest.raises(BadFileError, match=message):
         choose(names, wanted, "me/m")
+
+
+def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UnsupportedError, match=r"vocabtailor_gguf\[hf\]"):
+        fetch("me/m")
 
 
 @pytest.fixture
