@@ -84,7 +84,7 @@ def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:
     Raises:
         ContextError: llama.cpp cannot make it.
     """
-    with collect_log() as log:
+    with collect_log(forward=verbose) as log:
         try:
             return Context(model=model, params=params, verbose=verbose)
         except ValueError as e:
