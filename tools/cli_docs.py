@@ -18,6 +18,9 @@ Made from the parsers by `python tools/cli_docs.py`; `vocabtailor COMMAND --help
 
 Results go to stdout, progress and notes to stderr. The exit code is 0,
 1 for a failure, 2 for wrong usage.
+
+On a terminal control characters in texts of models and files are made
+visible: `^[` is an escape. A pipe or a file gets them as they are.
 """
 
 

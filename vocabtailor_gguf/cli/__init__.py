@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(sub)
         return int(module.run(sub.parse_args(arguments[1:])))
     except VocabTailorError as e:
-        print(f"vocabtailor: error: {e}", file=sys.stderr)
+        from vocabtailor_gguf.cli import _screen
+
+        print(f"vocabtailor: error: {_screen.shown(str(e), sys.stderr)}", file=sys.stderr)
         return 1
     except MemoryError as e:
         print(f"vocabtailor: error: out of memory: {e}", file=sys.stderr)

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TextIO
 
+from vocabtailor_gguf.cli import _screen
+
 _CODES = {"dim": "2", "warning": "33", "error": "31"}
 
 
@@ -39,4 +41,5 @@ class Notes:
     def tell(self, text: str, kind: str = "dim") -> None:
         """Print a note after the text that came before it."""
         sys.stdout.flush()
-        print(paint(text, kind, is_on=self._is_colored), file=sys.stderr, flush=True)
+        told = paint(_screen.shown(text, sys.stderr), kind, is_on=self._is_colored)
+        print(told, file=sys.stderr, flush=True)

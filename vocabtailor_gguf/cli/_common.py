@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from vocabtailor_gguf import reading
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+
+_CONTROL = re.compile("[\x7f-\x9f]")  # those that JSON takes as they are
 
 
 def add_core(parser: argparse.ArgumentParser, *, or_unsplit: bool = False) -> None:
@@ -77,8 +80,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; dataclasses and paths are converted."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    """Print a value as JSON; dataclasses and paths are converted, control characters escaped."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vocabtailor_gguf.chat import commands, reader
 from vocabtailor_gguf.chat.conversation import Conversation
-from vocabtailor_gguf.cli import _color, _common, _generation
+from vocabtailor_gguf.cli import _color, _common, _generation, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 
@@ -122,7 +122,7 @@ def _answer(
         return
     with _stoppable() as stop, contextlib.closing(conversation.reply(line.strip())) as pieces:
         for piece in pieces:
-            print(piece, end="", flush=True)
+            print(_screen.shown(piece, sys.stdout), end="", flush=True)
             if stop:
                 break
     print(flush=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from vocabtailor_gguf.binding.types import type_name
-from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.cli import _common, _screen
 from vocabtailor_gguf.gguf.header import GGUFHeader, Key
 
 _LONGEST = 60  # characters of a value
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{header.path}: {found['kind']}, {header.file_size:,} bytes")
     for name, key in header.keys.items():
         if args.keys or name.startswith("vocabtailor.") or name in _SHOWN:
-            print(f"  {name:<40} {_short(key)}")
+            print(_screen.shown(f"  {name:<40} {_short(key)}", sys.stdout))
     print(f"  {len(header.tensors)} tensors, {found['tensor_bytes']:,} bytes")
     for t in found["tensors"]:
         if args.tensors or t["name"] in ("token_embd.weight", "output.weight", "output.bias"):

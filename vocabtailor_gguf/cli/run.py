@@ -8,7 +8,7 @@ from typing import Any
 
 import llama_cpp
 
-from vocabtailor_gguf.cli import _color, _common, _generation
+from vocabtailor_gguf.cli import _color, _common, _generation, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 
@@ -84,7 +84,7 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
         ids.append(step.token)
         pieces.append(step.text)
         if not args.json:
-            print(step.text, end="", flush=True)
+            print(_screen.shown(step.text, sys.stdout), end="", flush=True)
     pieces.append(steps.rest)
     took = steps.timings
     if args.json:
@@ -101,7 +101,7 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
             }
         )
         return
-    print(pieces[-1])
+    print(_screen.shown(pieces[-1], sys.stdout))
     stats, memory = llm.stats, llm.memory_report()
     notes.tell(
         f"prompt {took.n_prompt} tokens in {took.prompt_ms:.0f} ms; {took.n_tokens} tokens, "

@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import reduce
 
-from vocabtailor_gguf.cli import _common
+from vocabtailor_gguf.cli import _common, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.sets.token_set import TokenSet
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         for entry in shown:
             print(f"{entry['path']}: {entry['ids']:,} ids, tokenizer {entry['tokenizer']}")
             for key, value in dict(entry["provenance"]).items():
-                print(f"  {key}: {value}")
+                print(_screen.shown(f"  {key}: {value}", sys.stdout))
         return 0
     combine = {
         "union": TokenSet.union,
