@@ -69,6 +69,7 @@ def _names(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 def _told(action: argparse.Action) -> str:
     """Returns what an option does, whether it is needed, and its default."""
     text = " ".join((action.help or "").split()).replace("%%", "%")
+    text = text.replace("%(default)s", str(action.default))
     if action.required and action.option_strings:
         text += " (required)"
     elif isinstance(action.default, str | int | float) and not isinstance(action.default, bool):

@@ -13,15 +13,16 @@ from vocabtailor_gguf.sets.token_set import TokenSet
 
 CHOICES = """\
 which mode:
-  exact      stock llama.cpp's own text, token for token, faster. Take it unless you know better.
+  exact      stock llama.cpp's own text, token for token, faster: take it where in doubt.
   tailored   only tokens of the set and of the prompt can be produced: the least memory and the
              most speed, for one task whose set was made from texts like those it will write.
              --audit 0.05 tells how often the whole vocabulary would have chosen otherwise.
   full       every row of the LM head at every token, as stock does; to compare with.
 
 which token set:
-  none            exact mode works without one and finds the tokens it lacks by itself
-  --learn FILE    begins empty and grows by what it lacked: the easiest way to a set
+  none            exact mode begins with the tokenizer's frequent tokens and finds what they lack;
+                  tailored mode would have little more than the prompt's own words
+  --learn FILE    grows by what it lacked, from run to run: the easiest way to a set
   profiled        vocabtailor profile --data train.jsonl ... -o my.tokens.json: from a task's texts;
                   what tailored mode wants
   word lists      vocabtailor profile --language it,en --words 20000 ... -o it.tokens.json: where
@@ -33,46 +34,52 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is loaded, and how."""
     _common.add_core(parser, or_unsplit=True)
     parser.add_argument(
-        "-c", "--ctx-size", type=int, default=2048, metavar="N", help="0: the model's"
-    )
-    parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
-    parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
+        "-c", "--ctx-size", type=int, default=2048, metavar="N",
+        help="tokens of the context; 0: as many as the model was trained with (default: "
+        "%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-t", "--threads", type=_common.positive, metavar="N",
+        help="threads (default: half of the machine's; for prompts all of them)",
+    )  # fmt: skip
+    parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json; see below")
     parser.add_argument(
         "--mode", choices=["exact", "tailored", "full"], default="exact",
         help="exact: stock's very tokens (default); tailored: only tokens of the set can be "
-        "produced; full: every row of the head at every token",
+        "produced; full: every row of the head at every token; see below",
     )  # fmt: skip
     parser.add_argument(
-        "--no-prompt-expansion",
-        dest="prompt_expansion",
-        action="store_false",
+        "--no-prompt-expansion", dest="prompt_expansion", action="store_false",
         help="do not add other forms of the prompt's words to the active set",
+    )  # fmt: skip
+    parser.add_argument(
+        "--learn", metavar="FILE", help="a token set that grows by what it lacked; made if missing"
     )
     parser.add_argument(
-        "--learn",
-        metavar="FILE",
-        help="a token set that grows by what it lacked",
-    )
-    parser.add_argument(
-        "--audit",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="tailored mode: check this share of steps against the whole vocabulary",
-    )
+        "--audit", type=float, default=0.0, metavar="RATE",
+        help="tailored mode: check this share of steps against the whole vocabulary (default: "
+        "%(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--whole-head", choices=["mapped", "memory", "streamed"], default="mapped",
-        help="where the whole LM head lies in exact mode and for audits",
+        help="where the whole LM head lies in exact mode and for audits; streamed: nowhere, for "
+        "less memory and speed (default: %(default)s)",
     )  # fmt: skip
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add the options of the sampler chain."""
-    parser.add_argument("--temp", type=float, default=0.8, metavar="T", help="0: greedy")
-    parser.add_argument("--top-k", type=int, default=40, metavar="K")
-    parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
-    parser.add_argument("--min-p", type=float, default=0.05, metavar="P")
-    parser.add_argument("--seed", type=int, default=-1, metavar="S", help="-1: random")
+    for name, kind, default, metavar, told in (
+        ("--temp", float, 0.8, "T", "temperature; 0: greedy"),
+        ("--top-k", int, 40, "K", "choose among the K likeliest tokens"),
+        ("--top-p", float, 0.95, "P", "and of these among the fewest whose probabilities reach P"),
+        ("--min-p", float, 0.05, "P", "and among those at least P times as likely as the best"),
+        ("--seed", int, -1, "S", "of the random choices; -1: another one each time"),
+    ):
+        parser.add_argument(
+            name, type=kind, default=default, metavar=metavar,
+            help=f"{told} (default: %(default)s)",
+        )  # fmt: skip
 
 
 def check_ranges(args: argparse.Namespace) -> None:
