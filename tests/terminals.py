@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # the command gets the terminal as its controlling one, so that keys send signals
 _START = """
@@ -32,7 +33,9 @@ class Terminal:
         raw: All that was written to the screen.
     """
 
-    def __init__(self, command: Sequence[object], **environment: str) -> None:
+    def __init__(
+        self, command: Sequence[object], *, cwd: Path | None = None, **environment: str
+    ) -> None:
         self._fd, self._other_end = os.openpty()
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         name = os.ttyname(self._other_end)
@@ -40,6 +43,7 @@ class Terminal:
         self._looked_at = 0
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, name, *map(str, command)],
+            cwd=cwd,
             env={**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", **environment},
         )
 

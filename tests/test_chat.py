@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
@@ -48,6 +49,7 @@ def test_replies_are_those_of_chat_completions(llm: TailoredLlama) -> None:
     assert conversation.was_cut
     conversation.reset()
     assert conversation.messages == [{"role": "system", "content": "be short"}]
+    assert llm.n_tokens == 0  # nor is it in what /save writes
 
 
 def test_what_was_said_stays_in_the_context(llm: TailoredLlama) -> None:
@@ -104,14 +106,21 @@ def test_a_template_that_refuses(llm: TailoredLlama, monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_without_a_template(
-    tiny_split: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     core = tiny_split("llama").core
     with contextlib.closing(TailoredLlama(core, n_ctx=64, verbose=False)) as llm:
         with pytest.raises(UnsupportedError, match="vocabtailor run"):
             Conversation(llm)
-    assert main(["chat", "-m", str(core), "-c", "64"]) == 1
-    assert "has no chat template" in capsys.readouterr().err
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
+    for given in (core, tiny("llama")):  # the second one is split into the cache
+        assert main(["chat", "-m", str(given), "-c", "64"]) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"vocabtailor: error: {given}: has no chat template")
 
 
 # ---- files ----
@@ -131,6 +140,91 @@ def test_saved_and_loaded(llm: TailoredLlama, tmp_path: Path) -> None:
     assert second.messages == [{"role": "system", "content": "be short"}]
 
 
+def goes_on(core: Path, folder: Path, mode: str, *, n: int, asks: list[str]) -> None:
+    """Check that a loaded conversation has the text, the logits and the cells it would have had."""
+
+    def load() -> TailoredLlama:
+        return TailoredLlama(core, mode=mode, n_ctx=512, n_threads=1, verbose=False)
+
+    sampling = {"temperature": 0.9, "max_tokens": n}
+    with contextlib.closing(load()) as llm:
+        first = Conversation(llm, seed=3, sampling=sampling)
+        for ask in asks[:-2]:
+            say(first, ask)
+        pieces = first.reply(asks[-2])
+        next(pieces)
+        pieces.close()  # one that was broken off
+        first.save(folder / "t.json")
+        expected = [say(first, asks[-1]), llm.last_logits(), llm.save_state().llama_state]
+    with contextlib.closing(load()) as llm:
+        second = Conversation(llm, system="another", sampling=sampling)
+        say(second, "something else")
+        assert second.load(folder / "t.json") is None
+        found = [say(second, asks[-1]), llm.last_logits(), llm.save_state().llama_state]
+        assert second.messages == first.messages
+    assert found[0] == expected[0]
+    assert found[2] == expected[2]
+    ids, logits = found[1]
+    expected_ids, expected_logits = expected[1]
+    common, here, there = np.intersect1d(ids, expected_ids, return_indices=True)
+    assert common.size > 16
+    assert logits[here].tobytes() == expected_logits[there].tobytes()
+
+
+@pytest.mark.parametrize("mode", ["exact", "tailored", "full"])
+def test_a_loaded_conversation_goes_on(
+    mode: str, tiny_split: Callable[[str], Any], tmp_path: Path
+) -> None:
+    goes_on(tiny_split("qwen2").core, tmp_path, mode, n=8, asks=["hello", "more", "again", "last"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": "0" * 32}, "its state is of another model"),
+        ({"llama_cpp": "0.1"}, "its state is of another llama_cpp"),
+        ({"sha256": "0" * 64}, "t.json.state is not the state that was saved with it"),
+        ({"n_tokens": 257}, "its state of 257 tokens does not fit into the context of 256"),
+        ({"n_tokens": 1}, "another model's"),
+        (None, "no state was saved with it"),
+        ("cut", "is not the state"),
+        ("gone", "t.json.state: cannot be read: No such file"),
+    ],
+)
+def test_a_conversation_without_its_state(
+    llm: TailoredLlama, tmp_path: Path, change: Any, told: str
+) -> None:
+    conversation = Conversation(llm, sampling=GREEDY)
+    say(conversation, "hello")
+    path, state = tmp_path / "t.json", tmp_path / "t.json.state"
+    conversation.save(path)
+    said = list(conversation.messages)
+    written = json.loads(path.read_text("utf-8"))
+    if change is None:
+        del written["vocabtailor"]
+    elif change == "cut":
+        state.write_bytes(state.read_bytes()[:-1])
+    elif change == "gone":
+        state.unlink()
+    else:
+        written["vocabtailor"]["context"].update(change)
+    path.write_text(json.dumps(written), encoding="utf-8")
+    conversation.reset()
+    commands = Commands(conversation, lambda _: llm)
+    assert "2 messages, which are decoded again: " in (line := commands.do(f"/load {path}"))
+    assert told in line
+    assert conversation.messages == said
+    assert say(conversation, "more")
+
+
+def test_nothing_is_saved_halfway(llm: TailoredLlama, tmp_path: Path) -> None:
+    conversation = Conversation(llm, sampling=GREEDY)
+    (tmp_path / "t.json.state").mkdir()
+    with pytest.raises(BadFileError, match=r"t\.json\.state"):
+        conversation.save(tmp_path / "t.json")
+    assert [p.name for p in tmp_path.iterdir()] == ["t.json.state"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -144,6 +238,16 @@ def test_saved_and_loaded(llm: TailoredLlama, tmp_path: Path) -> None:
         (
             '[{"role": "assistant", "content": "a"}, {"role": "system", "content": "a"}]',
             "message 1: a system prompt comes first",
+        ),
+        ('{"messages": [], "vocabtailor": 1}', "vocabtailor: expected an object"),
+        ('{"messages": [], "vocabtailor": {}}', "vocabtailor.context: expected an object"),
+        (
+            '{"messages": [], "vocabtailor": {"seed": -1, "n_replies": 0, "context": {}}}',
+            "vocabtailor.seed: expected an integer",
+        ),
+        (
+            '{"messages": [], "vocabtailor": {"seed": 1, "n_replies": 0, "context": {}}}',
+            "vocabtailor.context.n_tokens: expected an integer",
         ),
     ],
 )
@@ -278,9 +382,12 @@ def terminal() -> Iterator[Callable[..., Any]]:
     script = Path(sys.executable).with_name("vocabtailor")
     with contextlib.ExitStack() as stack:
 
-        def start(model: object, *options: object, **environment: str) -> Terminal:
+        def start(
+            model: object, *options: object, cwd: Path | None = None, **environment: str
+        ) -> Terminal:
             command = [script, "chat", "-m", model, "-c", 256, "-t", 1, "--temp", 0, *options]
-            return stack.enter_context(contextlib.closing(Terminal(command, **environment)))
+            screen = Terminal(command, cwd=cwd, **environment)
+            return stack.enter_context(contextlib.closing(screen))
 
         yield start
 
@@ -356,11 +463,48 @@ def test_a_reply_is_stopped_by_a_key(smollm2_split: Any, terminal: Callable[...,
     screen.type("\x03")
     screen.wait_for("stopped")
     screen.wait_for("> ")
+    screen.type("Go on.\r")
+    screen.wait_for(" the ")
+    screen.type("\x03")
+    screen.wait_for("stopped")
+    screen.wait_for("> ")
     screen.type("/stats\r")
     screen.wait_for("rejected")
     screen.wait_for("> ")
     screen.type("/quit\r")
     assert screen.wait() == 0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("mode", ["exact", "full"])
+def test_a_loaded_conversation_of_a_real_model(
+    mode: str, smollm2_split: Any, tmp_path: Path
+) -> None:
+    asks = ["Name three fruits.", "Which is the largest?", "Tell a story.", "Go on."]
+    goes_on(smollm2_split.core, tmp_path, mode, n=32, asks=asks)
+
+
+@pytest.mark.model
+def test_saved_in_one_program_and_loaded_in_another(
+    smollm2_split: Any, tmp_path: Path, terminal: Callable[..., Any]
+) -> None:
+    def talk(*lines: str) -> None:
+        screen = terminal(smollm2_split.core, "-c", 512, "-n", 12, "--temp", 0.9, cwd=tmp_path)
+        for line in lines:
+            screen.wait_for("> ")
+            screen.type(f"{line}\r")
+            screen.wait_for(" messages" if line.startswith("/") else "\r\n")
+            if not line.startswith("/"):
+                screen.wait_for("the reply was cut")
+        screen.wait_for("> ")
+        screen.type("/quit\r")
+        assert screen.wait() == 0
+
+    talk("Name three fruits.", "/save a.json", "Tell a story.", "/save b.json")
+    talk("/load a.json", "Tell a story.", "/save c.json")
+    for suffix in ("", ".state"):
+        b, c = (tmp_path / f"{name}.json{suffix}" for name in "bc")
+        assert b.read_bytes() == c.read_bytes()
 
 
 @pytest.mark.model

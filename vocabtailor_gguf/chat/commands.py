@@ -33,8 +33,8 @@ class Commands:
             "set": ("FILE", "take another token set; none without FILE", self._set),
             "mode": ("MODE", "exact, tailored or full", self._mode),
             "stats": ("", "tokens, speed, rows of the head, memory", self._stats),
-            "save": ("FILE", "write the conversation as JSON", self._save),
-            "load": ("FILE", "go on with one that was saved", self._load),
+            "save": ("FILE", "write the conversation, and its state to FILE.state", self._save),
+            "load": ("FILE", "go on with one that was saved, as if it had not stopped", self._load),
             "reset": ("", "begin a new conversation", self._reset),
             "quit": ("", "end, as Ctrl-D does", self._quit),
         }
@@ -94,8 +94,9 @@ class Commands:
         return f"{path}: {len(self._conversation.messages)} messages"
 
     def _load(self, path: str) -> str:
-        self._conversation.load(path)
-        return f"{path}: {len(self._conversation.messages)} messages"
+        lacks = self._conversation.load(path)
+        told = f"{path}: {len(self._conversation.messages)} messages"
+        return f"{told}, which are decoded again: {lacks}" if lacks else told
 
     def _reset(self, _: str) -> str:
         self._conversation.reset()

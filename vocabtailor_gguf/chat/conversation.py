@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import time
@@ -13,14 +12,12 @@ from typing import Any
 
 import jinja2
 
-from vocabtailor_gguf import reading
-from vocabtailor_gguf.atomic import temporary_files
-from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
+from vocabtailor_gguf.chat import saved
+from vocabtailor_gguf.chat.saved import Message
+from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 
-Message = dict[str, str]  # role, content
-
-_ROLES = ("system", "user", "assistant")
+_MAX_SEED = 2**32 - 1  # which stands for a random one
 
 
 class Conversation:
@@ -30,6 +27,7 @@ class Conversation:
 
     Args:
         llm: The model; it may be changed for another one between replies.
+        name: What errors call the model; by default the path of its core.
         system: The system prompt; by default that of the template, if any.
         seed: Of all replies, -1 for random ones.
         sampling: Arguments of ``llama_cpp.Llama.create_chat_completion``.
@@ -49,23 +47,26 @@ class Conversation:
         self,
         llm: TailoredLlama,
         *,
+        name: str | None = None,
         system: str | None = None,
         seed: int = -1,
         sampling: dict[str, Any] | None = None,
     ) -> None:
-        check_template(llm)
+        check_template(llm, name or llm.model_path)
         self.llm = llm
         self.system = system
         self.messages: list[Message] = []
         self.was_cut = False
         self.n_tokens = 0
         self.seconds = 0.0
-        self._seeds = random.Random(None if seed == -1 else seed)
+        self._seed = random.SystemRandom().randrange(_MAX_SEED) if seed == -1 else seed % 2**32
+        self._n_replies = 0
         self._sampling = dict(sampling or {})
         self.reset()
 
     def reset(self) -> None:
         """Forget what was said, but for the system prompt."""
+        self.llm.reset()
         self.messages = []
         if self.system is not None:
             self.messages.append({"role": "system", "content": self.system})
@@ -108,7 +109,8 @@ class Conversation:
                 del self.messages[before:]
 
     def _chunks(self) -> Generator[Any, None, None]:
-        seed = self._seeds.randrange(2**32 - 1)
+        seed = random.Random(f"{self._seed} {self._n_replies}").randrange(_MAX_SEED)
+        self._n_replies += 1
         try:
             yield from self.llm.create_chat_completion(
                 messages=self.messages, stream=True, seed=seed, **self._sampling
@@ -126,29 +128,37 @@ class Conversation:
             ) from e
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the messages as JSON, in the form of OpenAI's API.
+        """Write the messages as JSON, and beside them ``PATH.state``; see `chat.saved`.
 
         Raises:
-            BadFileError: The file cannot be written.
+            BadFileError: A file cannot be written.
         """
-        text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2)
-        with temporary_files(Path(path)) as (temporary,):
-            temporary.write_text(text + "\n", encoding="utf-8")
+        said = saved.Saved(self.messages, self._seed, self._n_replies)
+        saved.write(Path(path), said, self.llm)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on with saved messages; a refused file changes nothing.
+    def load(self, path: str | os.PathLike[str]) -> str | None:
+        """Go on with a saved conversation; a refused file changes nothing.
+
+        With the same model and options replies have the bits that they would have had without the
+        interruption. Where the state is not there, or not this model's, the messages are decoded
+        again, and last bits may differ.
+
+        Returns:
+            Why the messages are decoded again, None where they are not.
 
         Raises:
             BadFileError: The file cannot be read or is malformed.
         """
-        found = reading.read_json(path)
-        messages = found.get("messages") if isinstance(found, dict) else found
-        self.messages = _checked(messages, os.fspath(path))
+        found = saved.read(Path(path))
+        self.messages = found.messages
         first = self.messages[0] if self.messages else {"role": ""}
         self.system = first["content"] if first["role"] == "system" else None
+        if found.seed is not None:
+            self._seed, self._n_replies = found.seed, found.n_replies
+        return saved.restore(Path(path), found, self.llm)
 
 
-def check_template(llm: TailoredLlama) -> None:
+def check_template(llm: TailoredLlama, name: str) -> None:
     """Check that a model can chat.
 
     Raises:
@@ -156,21 +166,6 @@ def check_template(llm: TailoredLlama) -> None:
     """
     if "tokenizer.chat_template" not in llm.metadata:
         raise UnsupportedError(
-            f"{llm.model_path}: has no chat template, so it was not made for conversations; "
+            f"{name}: has no chat template, so it was not made for conversations; "
             "`vocabtailor run -p TEXT` goes on with a text"
         )
-
-
-def _checked(messages: Any, where: str) -> list[Message]:
-    if not isinstance(messages, list):
-        raise BadFileError(f"{where}: messages: found no list")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise BadFileError(f"{where}: message {i}: expected a role of {', '.join(_ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise BadFileError(f"{where}: message {i}: content: expected a string")
-        if message["role"] == "system" and i:
-            raise BadFileError(f"{where}: message {i}: a system prompt comes first")
-    if messages and messages[-1]["role"] == "user":
-        raise BadFileError(f"{where}: message {len(messages) - 1}: has no reply")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.closing(_Model(args, notes)) as model:
         conversation = Conversation(
             model.load(args.mode),
+            name=args.model or args.hf_repo,
             system=args.system,
             seed=args.seed,
             sampling={
