@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import io
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakehub import fake_hub
 
 import vocabtailor_gguf
 from vocabtailor_gguf.cli import main
@@ -32,8 +37,13 @@ MODULES = (
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(
-    name: str, tiny: Callable[[str], Path], tiny_split: Callable[[str], Any], tmp_path: Path
+    name: str,
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path / "cache"))
     module = importlib.import_module(f"vocabtailor_gguf.{name}")
     files = tiny_split("llama-tied")
     names = {
@@ -78,11 +88,31 @@ def test_readme_commands(
     commands = [shlex.split(c, comments=True) for c in lines if c.startswith("vocabtailor ")]
     names = [c[1] for c in commands]
     assert names.index("split") == 0
-    assert {"run", "merge", "inspect", "verify", "bench", "profile", "set"} <= set(names)
+    assert {"run", "chat", "merge", "inspect", "verify", "bench", "profile", "set"} <= set(names)
     for command in commands:
         if command[1] == "bench":
             command += ["-r", "1", "-n", "4", "-p", "0", "--modes", "stock", "tailored"]
-        assert main(command[1:]) == 0, capsys.readouterr().err
+        if command[1] == "chat":
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello!\n/quit\n")))
+        if "-hf" in command:
+            of_a_hub(command, smollm2, tmp_path)
+        else:
+            assert main(command[1:]) == 0, capsys.readouterr().err
+
+
+def of_a_hub(command: list[str], model: Path, folder: Path) -> None:
+    """Run a command, with a hub of our own that has the model it names."""
+    pytest.importorskip("huggingface_hub")
+    repo, _, name = command[command.index("-hf") + 1].partition(":")
+    caches = {"HF_HOME": str(folder / "hub"), "VOCABTAILOR_CACHE": str(folder / "split")}
+    script = Path(sys.executable).with_name(command[0])
+    with fake_hub({repo: {f"model-{name}.gguf": model}}) as (hub, _):
+        done = subprocess.run(
+            [script, *command[1:]], env={**os.environ, **caches, "HF_ENDPOINT": hub},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 @pytest.mark.model

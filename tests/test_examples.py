@@ -32,6 +32,10 @@ def test_each_is_listed_and_tested() -> None:
     for path in FOLDER.glob("*.py"):
         assert f"[{path.name}]" in listed
         assert f'example("{path.stem}"' in tested
+    in_c = Path(__file__).with_name("test_c_api.py").read_text(encoding="utf-8")
+    for path in (FOLDER.parent / "native" / "examples").glob("*.c"):
+        assert f"[{path.name}](../native/examples/{path.name})" in listed
+        assert f'"{path.name}"' in in_c  # which compiles and runs it
 
 
 def test_translator(gemma_split: Any) -> None:
