@@ -274,8 +274,11 @@ class Session:
         with self.lock:
             self.check_open()
             self.truncate(0)
-            if self.holder is None and self.native.n_past:  # a batch of other texts
-                self.native.truncate(0)
+            if self.holder is None:  # a batch of other texts, or a step that an interrupt broke off
+                if self._owns_text and self.verifier is not None and self.verifier.n_past:
+                    self.verifier.rewind(0)
+                if self.native.n_past:
+                    self.native.truncate(0)
                 self._forget_outputs()
             self.head.reset()
             self._add_prompt(self._prompt)
