@@ -16,7 +16,8 @@ from pathlib import Path
 
 # the command gets the terminal as its controlling one, so that keys send signals
 _START = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have had it ignored
 os.setsid()
 terminal = os.open(sys.argv[1], os.O_RDWR)
 for fd in range(3):

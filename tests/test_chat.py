@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +20,9 @@ import pytest
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.chat.commands import Commands, Quit
 from vocabtailor_gguf.chat.conversation import Conversation
-from vocabtailor_gguf.cli import main
+from vocabtailor_gguf.cli import _color, chat, main
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError
+from vocabtailor_gguf.runtime.session import Session
 
 GREEDY = {"temperature": 0.0, "max_tokens": 8}
 
@@ -471,8 +474,63 @@ def test_a_reply_is_stopped_by_a_key(smollm2_split: Any, terminal: Callable[...,
     screen.type("/stats\r")
     screen.wait_for("rejected")
     screen.wait_for("> ")
+    screen.type("Tell it.\r")
+    screen.wait_for("e")
+    for _ in range(3):  # someone is in a hurry
+        screen.type("\x03")
+        time.sleep(0.005)
+    screen.wait_for("stopped")
+    screen.wait_for("> ")
+    screen.type("Tell it.\r")
+    screen.wait_for(" the ")
+    screen.type("\x03")
+    screen.wait_for("stopped")
+    screen.wait_for("> ")
     screen.type("/quit\r")
     assert screen.wait() == 0
+
+
+@pytest.mark.model
+def test_a_key_ends_a_chat_without_a_terminal(smollm2_split: Any) -> None:
+    script = Path(sys.executable).with_name("vocabtailor")
+    start = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    asked = [sys.executable, "-c", start, script, "chat", "-m", smollm2_split.core, "-t", "1"]
+    with subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"Write a very long story.\nName three fruits.\n")
+        process.stdin.close()
+        assert process.stdout.read(8)
+        process.send_signal(signal.SIGINT)
+        assert b"Banana" not in process.stdout.read()
+        assert process.wait(60) == 130
+
+
+def test_a_step_that_is_broken_off(
+    llm: TailoredLlama, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second key may come between llama.cpp's work and the count of it."""
+    conversation = Conversation(llm, sampling=GREEDY)
+    expected = say(conversation, "hello")
+    conversation.reset()
+    extend = Session._extend
+
+    def interrupted(self: Session, ids: Any) -> None:
+        monkeypatch.setattr(Session, "_extend", extend)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        extend(self, ids)
+
+    monkeypatch.setattr(Session, "_extend", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    notes = _color.Notes("never")
+    chat._talk(conversation, Commands(conversation, lambda _: llm), ["hello", "hello"], notes)
+    out, err = capsys.readouterr()
+    assert err == "\nstopped; Ctrl-D ends\nthe reply was cut: -n or the context (-c) is full\n"
+    assert out == expected + "\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.model

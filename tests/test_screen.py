@@ -90,7 +90,7 @@ def test_a_chat(tiny_split: Callable[[str], Any], monkeypatch: pytest.MonkeyPatc
         conversation = Conversation(llm, sampling={"grammar": grammar, "temperature": 0.0})
         known = Commands(conversation, lambda _: llm)
         notes = _color.Notes("never")
-        chat._answer(conversation, known, "hello", notes)
+        chat._answer(conversation, known, "hello", notes, ())
         notes.tell(EVIL)
     assert out.getvalue() == HARMLESS + "\n"
     assert err.getvalue() == HARMLESS + "\n"

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 _talk(conversation, known, reader.typed(known.names, args.history, plain), notes)
             else:
                 for line in reader.piped():
-                    _answer(conversation, known, line, notes)
+                    _answer(conversation, known, line, notes, ())
     return 0
 
 
@@ -102,26 +102,36 @@ def _talk(
     lines: Iterable[reader.Line],
     notes: _color.Notes,
 ) -> None:
-    """Go on after errors."""
+    """Go on after errors, and after keys that interrupt."""
     for line in lines:
         try:
             if line is reader.INTERRUPTED:
                 notes.tell("Ctrl-D ends")
             else:
-                _answer(conversation, known, line, notes)
+                with _stoppable() as stop:
+                    _answer(conversation, known, line, notes, stop)
         except VocabTailorError as e:
             notes.tell(f"error: {e}", "error")
+        except KeyboardInterrupt:  # the second key, in the middle of a step or a command
+            with contextlib.suppress(VocabTailorError):  # of a model that /mode has closed
+                conversation.llm.reset()
+            notes.tell("\nstopped; Ctrl-D ends")
 
 
 def _answer(
-    conversation: Conversation, known: commands.Commands, line: str, notes: _color.Notes
+    conversation: Conversation,
+    known: commands.Commands,
+    line: str,
+    notes: _color.Notes,
+    stop: Collection[int],
 ) -> None:
+    """Carry out a command, or print the reply to a message until `stop` is not empty."""
     if line.startswith("/"):
         notes.tell(known.do(line.rstrip()))
         return
     if not line.strip():
         return
-    with _stoppable() as stop, contextlib.closing(conversation.reply(line.strip())) as pieces:
+    with contextlib.closing(conversation.reply(line.strip())) as pieces:
         for piece in pieces:
             print(_screen.shown(piece, sys.stdout), end="", flush=True)
             if stop:
@@ -135,19 +145,19 @@ def _answer(
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[list[int]]:
-    """Let the first Ctrl-C be noted between two tokens, and a second one interrupt at once."""
+    """Let the first Ctrl-C be noted, which is looked at between two tokens; the second interrupts.
+
+    More of them change nothing, so that what a second one broke off can be put in order.
+    """
     stopped: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stopped:
-            raise KeyboardInterrupt
         stopped.append(number)
+        if len(stopped) == 2:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, note)
     try:
         yield stopped
-    except KeyboardInterrupt:
-        if not stopped:
-            raise
     finally:
         signal.signal(signal.SIGINT, before)
