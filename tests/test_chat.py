@@ -438,6 +438,14 @@ def test_no_color(tiny_split: Callable[[str], Any], terminal: Callable[..., Any]
     assert "\x1b[36m" not in screen.raw
 
 
+def test_a_history_that_cannot_be_written(
+    tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
+) -> None:
+    screen = terminal(tiny_split("qwen2").core, "--history", tmp_path / "none" / "history")
+    screen.wait_for("history: cannot be written: No such file or directory")
+    assert screen.wait() == 1
+
+
 def test_without_the_editor(
     tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
 ) -> None:

@@ -111,6 +111,39 @@ def test_help_lets_a_new_user_choose(command: str, capsys: pytest.CaptureFixture
     assert all(len(line) <= 100 for line in out.split("which mode:")[1].splitlines())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "-p", "a", "-m", "none"],
+        ["run", "-m", "CORE", "-f", "none"],
+        ["run", "-m", "CORE", "-p", "a", "--token-set", "none"],
+        ["run", "-m", "CORE", "-p", "a", "--grammar-file", "none"],
+        ["chat", "-m", "none"],
+        ["chat", "-m", "CORE", "--token-set", "none"],
+        ["score", "-m", "none", "-f", "TEXT"],
+        ["score", "-m", "CORE", "-f", "none"],
+        ["inspect", "none"],
+        ["split", "none"],
+        ["set", "show", "none"],
+        ["profile", "-m", "none", "--data", "none", "-o", "s.tokens.json"],
+    ],
+    ids=" ".join,
+)
+def test_missing_files(
+    command: list[str],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    none = tmp_path / "none.gguf"
+    names = {"CORE": tiny_split("qwen2").core, "TEXT": __file__, "none": none, "s.tokens.json": "s"}
+    code, out, err = run(capsys, *(names.get(word, word) for word in command))
+    assert (code, out) == (1, "")
+    assert err.startswith(f"vocabtailor: error: {none}: ")
+    assert "no such file" in err.lower()
+    assert err.count("\n") == 1
+
+
 # ---- completion ----
 
 

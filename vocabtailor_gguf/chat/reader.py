@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vocabtailor_gguf import reading
+from vocabtailor_gguf.errors import BadFileError
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,15 @@ def typed(words: Iterable[str], history: str | None, is_plain: bool) -> Iterator
         words: What Tab completes at the beginning of a line.
         history: A file that keeps what was typed; by default it is forgotten at the end.
         is_plain: No colours.
+
+    Raises:
+        BadFileError: The history cannot be written.
     """
+    if history is not None:
+        try:
+            open(history, "ab").close()
+        except OSError as e:
+            raise BadFileError(f"{history}: cannot be written: {e.strerror or e}") from e
     ask = _editor(list(words), history, is_plain)
     while True:
         try:
