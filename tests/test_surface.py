@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
+import gc
 import pickle
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from exactpair import COMMON, PROMPTS, take
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.errors import MismatchError, UnsupportedError
+from vocabtailor_gguf.runtime import rawcalls
 
 N_VOCAB = 2048
 
@@ -184,6 +188,26 @@ def test_contexts_of_others_are_left_alone(stock: llama_cpp.Llama, ours: Tailore
     ours.close()
     assert np.array_equal(read_row(llama_cpp.llama_get_logits(stock.ctx)), expected)
     assert stock._init_sampler(temp=0.0).sample(stock._ctx, -1) == expected.argmax()
+
+
+def test_a_model_may_be_collected_while_another_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def __init__(self, address: int) -> None:
+            self.pointer = ctypes.c_void_p(address)
+            self.itself = self  # so that only a collection of garbage finds it
+            rawcalls.answer_for(self.pointer, self)
+
+        def __del__(self) -> None:
+            rawcalls.forget(self.pointer)
+
+    address_of = rawcalls._address
+    Model(1)
+    monkeypatch.setattr(rawcalls, "_address", lambda p: (gc.collect(), address_of(p))[1])
+    loading = threading.Thread(target=Model, args=(2,), daemon=True)
+    loading.start()
+    loading.join(60)
+    assert not loading.is_alive()
+    assert 1 not in rawcalls._stand_ins
 
 
 def test_states(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:

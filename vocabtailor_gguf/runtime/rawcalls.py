@@ -20,7 +20,8 @@ import llama_cpp
 from vocabtailor_gguf.errors import UnsupportedError
 
 _stand_ins: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by address
-_lock = threading.Lock()
+# a collection of garbage may close another model while this thread holds it
+_lock = threading.RLock()
 
 
 def answer_for(pointer: Any, stand_in: Any) -> None:
