@@ -84,6 +84,20 @@ def test_adapters_of_the_vocabulary_are_refused_by_name(
         TailoredLlama(tiny_split("llama").core, lora_path=str(path), **COMMON)
 
 
+def test_adapters_may_be_odd(tiny_split: Callable[..., Any], tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "a.gguf", CORE_SHAPES)
+    odd = tmp_path / "odd.gguf"
+    content = path.read_bytes()
+    odd.write_bytes(content[:4] + b"\2" + content[5:] + b"x")  # version 2, a byte more
+    texts = []
+    for lora in (path, odd):
+        with contextlib.closing(
+            TailoredLlama(tiny_split("llama").core, lora_path=str(lora), **COMMON)
+        ) as llm:
+            texts.append(take(llm, PROMPTS[0], 12, temp=0.0))
+    assert texts[0] == texts[1]
+
+
 def test_adapters_that_do_not_fit(tiny_split: Callable[..., Any], tmp_path: Path) -> None:
     core = tiny_split("llama").core
     with pytest.raises(BadFileError, match=r"none\.gguf"):

@@ -15,7 +15,7 @@ from vocabtailor_gguf.binding.store import VocabStore, token_array
 from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.gguf.pair import read_core, sibling_store
+from vocabtailor_gguf.gguf.pair import read_core, sibling_store, split_kind
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.active import ActiveSet
@@ -211,7 +211,7 @@ class TailoredLlama(
         """Let ``llama_cpp.Llama`` load the store, or an unsplit model, as a vocabulary."""
         self._is_only_vocabulary = True
         self._absent = "the model is only a vocabulary, since it was loaded with vocab_only=True"
-        is_core = GGUFHeader(model_path).get("vocabtailor.kind") == "core"
+        is_core = split_kind(model_path) == "core"
         file = vocab_path or (sibling_store(model_path) if is_core else model_path)
         self._asked["vocab_path"] = vocab_path
         super().__init__(str(file), **kwargs)

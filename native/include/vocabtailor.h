@@ -74,20 +74,26 @@ typedef struct vt_gguf_key {
 } vt_gguf_key;
 
 typedef struct vt_gguf_tensor {
-    const char * name;
-    int32_t      type; /* enum ggml_type */
-    int32_t      n_dims;
-    int64_t      ne[4];
-    uint64_t     offset; /* from the start of the file, bytes */
-    uint64_t     n_bytes;
+    const char *    name;
+    int32_t         type; /* enum ggml_type */
+    int32_t         n_dims;
+    int64_t         ne[4];
+    uint64_t        offset; /* from the start of the file, bytes */
+    uint64_t        n_bytes;
+    const uint8_t * record; /* what the header says of it, from the name's length to the offset */
+    uint64_t        n_record;
 } vt_gguf_tensor;
 
 /* read and validate the header of path; tensor data is not read */
 vt_status vt_gguf_open(const char * path, vt_gguf ** out, char * err, size_t n_err);
+/* the same for a model to be split, which may be as odd as llama.cpp lets it be: version 2, names of any bytes (here cut at
+   a NUL, whole in their records), bools that are neither 0 nor 1, any alignment, bytes after the last tensor */
+vt_status vt_gguf_open_source(const char * path, vt_gguf ** out, char * err, size_t n_err);
 void      vt_gguf_free(vt_gguf * g);
 
 uint64_t vt_gguf_n_keys(const vt_gguf * g);
 uint64_t vt_gguf_n_tensors(const vt_gguf * g);
+uint32_t vt_gguf_version(const vt_gguf * g);
 uint64_t vt_gguf_alignment(const vt_gguf * g);
 uint64_t vt_gguf_data_offset(const vt_gguf * g);
 uint64_t vt_gguf_file_size(const vt_gguf * g);

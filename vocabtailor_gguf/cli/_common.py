@@ -44,10 +44,10 @@ def find_pair(model: str, vocab: str | None, *, here: bool = False) -> tuple[str
     Raises:
         VocabTailorError: There is no such file, or it cannot be split.
     """
-    from vocabtailor_gguf.gguf.header import GGUFHeader
+    from vocabtailor_gguf.gguf.pair import split_kind
     from vocabtailor_gguf.split.cache import split_cached
 
-    if vocab is not None or GGUFHeader(model).get("vocabtailor.kind") is not None:
+    if vocab is not None or split_kind(model) is not None:
         return model, vocab
     with progress_bar("split, for the first use") as progress:
         entry = split_cached(model, here=here, progress=progress)

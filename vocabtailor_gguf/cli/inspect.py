@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
 from vocabtailor_gguf.binding.types import type_name
 from vocabtailor_gguf.cli import _common, _screen
+from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.gguf.header import GGUFHeader, Key
 
 _LONGEST = 60  # characters of a value
@@ -23,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a summary."""
-    header = GGUFHeader(args.file)
-    found = _summary(header)
+    header, odd = _read(args.file)
+    found = _summary(header) | ({"odd": odd} if odd else {})
     if args.json:
         _common.print_json(found)
         return 0
     print(f"{header.path}: {found['kind']}, {header.file_size:,} bytes")
+    if odd:
+        print(f"  odd, but llama.cpp may load it: {odd}")
     for name, key in header.keys.items():
         if args.keys or name.startswith("vocabtailor.") or name in _SHOWN:
             print(_screen.shown(f"  {name:<40} {_short(key)}", sys.stdout))
@@ -38,6 +42,18 @@ def run(args: argparse.Namespace) -> int:
             shape = " x ".join(str(n) for n in t["ne"])
             print(f"  {t['name']:<40} {t['type']:<7} {shape:<16} {t['n_bytes']:>14,}")
     return 0
+
+
+def _read(path: str) -> tuple[GGUFHeader, str]:
+    """Return a header, and what is odd about it where others wrote it."""
+    try:
+        return GGUFHeader(path), ""
+    except BadFileError as e:
+        with contextlib.suppress(BadFileError):
+            header = GGUFHeader(path, lenient=True)
+            if "vocabtailor.kind" not in header.keys:
+                return header, str(e).removeprefix(f"{path}: ")
+        raise
 
 
 _SHOWN = ("general.architecture", "general.name", "tokenizer.ggml.model")

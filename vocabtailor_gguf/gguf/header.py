@@ -40,6 +40,11 @@ class Key:
     value: bytes
     record: bytes
 
+    @property
+    def raw_name(self) -> bytes:
+        """The name as it stands in the file; `name` ends at a NUL."""
+        return first_string(self.record)
+
     def decode(self) -> Any:
         """Return the value: a scalar, a string, a numpy array or a list of strings."""
         is_array = self.type == GGUFValueType.ARRAY
@@ -68,6 +73,7 @@ class Tensor:
     ne: tuple[int, ...]  # ggml's order: ne[0] is the row length
     offset: int  # from the start of the file, bytes
     n_bytes: int
+    record: bytes = b""  # what the header says of it
 
     @property
     def row_bytes(self) -> int:
@@ -81,43 +87,55 @@ class Tensor:
 class GGUFHeader:
     """A validated GGUF header: ``keys`` and ``tensors`` by name, in file order.
 
+    Args:
+        path: The file.
+        lenient: Take what llama.cpp takes, for models that others wrote; see `source.read_source`.
+            Where names are equal up to a NUL the first one counts, as for llama.cpp.
+
     Raises:
         BadFileError: The file cannot be read or is malformed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lenient: bool = False) -> None:
         self.path = Path(path)
         out = native.ffi.new("vt_gguf **")
-        native.call("vt_gguf_open", native.encode_path(path), out)
+        opened = "vt_gguf_open_source" if lenient else "vt_gguf_open"
+        native.call(opened, native.encode_path(path), out)
         handle = native.ffi.gc(out[0], native.lib().vt_gguf_free)
         lib = native.lib()
+        self.version = int(lib.vt_gguf_version(handle))
         self.alignment = int(lib.vt_gguf_alignment(handle))
         self.data_offset = int(lib.vt_gguf_data_offset(handle))
         self.file_size = int(lib.vt_gguf_file_size(handle))
+        self.every_key: list[Key] = []
         self.keys: dict[str, Key] = {}
         self.tensors: dict[str, Tensor] = {}
         key = native.ffi.new("vt_gguf_key *")
         for i in range(lib.vt_gguf_n_keys(handle)):
             lib.vt_gguf_get_key(handle, i, key)
-            name = _string(key.name)
-            self.keys[name] = Key(
-                name=name,
+            found = Key(
+                name=_string(key.name),
                 type=key.type,
                 element_type=key.element_type,
                 n=key.n,
                 value=bytes(native.ffi.buffer(key.value, key.n_bytes)),
                 record=bytes(native.ffi.buffer(key.record, key.n_record)),
             )
+            self.every_key.append(found)
+            self.keys.setdefault(found.name, found)
         tensor = native.ffi.new("vt_gguf_tensor *")
         for i in range(lib.vt_gguf_n_tensors(handle)):
             lib.vt_gguf_get_tensor(handle, i, tensor)
             name = _string(tensor.name)
+            if name in self.tensors:
+                raise BadFileError(f"{path}: tensor {name}: appears twice")
             self.tensors[name] = Tensor(
                 name=name,
                 type=tensor.type,
                 ne=tuple(tensor.ne[j] for j in range(tensor.n_dims)),
                 offset=tensor.offset,
                 n_bytes=tensor.n_bytes,
+                record=bytes(native.ffi.buffer(tensor.record, tensor.n_record)),
             )
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -138,5 +156,10 @@ class GGUFHeader:
         return value
 
 
+def first_string(record: bytes) -> bytes:
+    """Return the string that a record begins with: the name of a key or a tensor."""
+    return record[8 : 8 + int.from_bytes(record[:8], "little")]
+
+
 def _string(pointer: Any) -> str:
-    return bytes(native.ffi.string(pointer)).decode("ascii")
+    return bytes(native.ffi.string(pointer)).decode("utf-8", errors="surrogateescape")

@@ -34,11 +34,29 @@ def read_pair(
 
 
 def sibling_store(core_path: str | os.PathLike[str]) -> Path:
-    """Return the path of the store that lies beside ``NAME.core.gguf``."""
+    """Return the path of the store that lies beside ``NAME.core.gguf``.
+
+    Raises:
+        BadFileError: The name is another one, or there is no such file.
+        MismatchError: The file is not a core.
+    """
     core = Path(core_path)
     if not core.name.endswith(CORE_SUFFIX):
+        if not os.path.lexists(core):
+            raise BadFileError(f"{core}: no such file, expected NAME.core.gguf")
+        read_core(core)  # says what is wrong with most files that are given by mistake
         raise BadFileError(f"{core}: expected NAME.core.gguf, or the store's path beside it")
     return core.with_name(core.name.removesuffix(CORE_SUFFIX) + VOCAB_SUFFIX)
+
+
+def split_kind(path: str | os.PathLike[str]) -> str | None:
+    """Return "core" or "vocab" for a file of a split model, None for any other GGUF file.
+
+    Raises:
+        BadFileError: The file cannot be read, or is no GGUF file.
+    """
+    kind = GGUFHeader(path, lenient=True).get("vocabtailor.kind")
+    return None if kind is None else str(kind)
 
 
 def read_core(path: str | os.PathLike[str]) -> GGUFHeader:

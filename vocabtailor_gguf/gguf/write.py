@@ -12,22 +12,26 @@ from dataclasses import dataclass
 
 from gguf.constants import GGUF_MAGIC, GGUF_VERSION, GGUFValueType
 
+MAX_HEADER = 64 << 20  # bytes; the reader takes no more
+
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: ne in ggml's order, size in bytes."""
+    """A tensor to be written: ne in ggml's order, size in bytes; name and ne may be encoded."""
 
     name: str
     type: int
     ne: tuple[int, ...]
     n_bytes: int
+    shape_record: bytes = b""
 
 
 @dataclass(frozen=True)
 class Layout:
     """An encoded header and where each tensor's data goes, in bytes from the file's start."""
 
-    header: bytes
+    header: bytes  # padded with zeros
+    n_header: int  # without the padding
     offsets: dict[str, int]
     size: int
 
@@ -37,16 +41,20 @@ def _string(text: str | bytes) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def encode_key(name: str, value: bool | int | float | str | Sequence[str]) -> bytes:
-    """Return a key's record; int is encoded as u32 and float as f32."""
+def encode_key(
+    name: str | bytes, value: bool | int | float | str | bytes | Sequence[str | bytes]
+) -> bytes:
+    """Return a key's record; int is encoded as u32 where it fits, else as u64, float as f32."""
     head = _string(name)
     if isinstance(value, bool):
         return head + struct.pack("<I?", GGUFValueType.BOOL, value)
     if isinstance(value, int):
-        return head + struct.pack("<II", GGUFValueType.UINT32, value)
+        wide = value >= 2**32
+        kind = GGUFValueType.UINT64 if wide else GGUFValueType.UINT32
+        return head + struct.pack("<IQ" if wide else "<II", kind, value)
     if isinstance(value, float):
         return head + struct.pack("<If", GGUFValueType.FLOAT32, value)
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         return head + struct.pack("<I", GGUFValueType.STRING) + _string(value)
     items = b"".join(_string(s) for s in value)
     return head + struct.pack("<IIQ", GGUFValueType.ARRAY, GGUFValueType.STRING, len(value)) + items
@@ -57,18 +65,30 @@ def padded(n: int, alignment: int) -> int:
     return (n + alignment - 1) // alignment * alignment
 
 
-def layout(records: Sequence[bytes], tensors: Sequence[TensorSpec], alignment: int) -> Layout:
+def shape_record(name: str, ne: tuple[int, ...]) -> bytes:
+    """Return the record of a tensor up to its type."""
+    return _string(name) + struct.pack(f"<I{len(ne)}Q", len(ne), *ne)
+
+
+def layout(
+    records: Sequence[bytes],
+    tensors: Sequence[TensorSpec],
+    alignment: int,
+    *,
+    version: int = GGUF_VERSION,
+) -> Layout:
     """Encode a header of these key records and tensors."""
     infos = []
     at = 0
     starts = {}
     for t in tensors:
-        dims = struct.pack(f"<I{len(t.ne)}Q", len(t.ne), *t.ne)
-        infos.append(_string(t.name) + dims + struct.pack("<IQ", t.type, at))
+        shape = t.shape_record or shape_record(t.name, t.ne)
+        infos.append(shape + struct.pack("<IQ", t.type, at))
         starts[t.name] = at
         at += padded(t.n_bytes, alignment)
-    prefix = struct.pack("<IIQQ", GGUF_MAGIC, GGUF_VERSION, len(tensors), len(records))
+    prefix = struct.pack("<IIQQ", GGUF_MAGIC, version, len(tensors), len(records))
     header = prefix + b"".join(records) + b"".join(infos)
-    header = header.ljust(padded(len(header), alignment), b"\0")
+    n_header = len(header)
+    header = header.ljust(padded(n_header, alignment), b"\0")
     offsets = {name: len(header) + start for name, start in starts.items()}
-    return Layout(header, offsets, len(header) + at)
+    return Layout(header, n_header, offsets, len(header) + at)

@@ -50,12 +50,15 @@ class SplitModel:
         ]
         self._n_params = sum(int(np.prod(t.ne, dtype=np.int64)) for t in tensors)
         self._size = sum(t.n_bytes for t in tensors)
-        found = {**core.metadata(), **vocabulary.metadata()}
+        try:
+            found = {**core.metadata(), **vocabulary.metadata()}
+        except UnicodeDecodeError:
+            found = {}  # as llama_cpp.Llama has it
+        theirs, self.split_metadata = split_keys(found)
         order = headers[1].get(f"{_OURS}source.key_order", [])
-        self._metadata = {k: found[k] for k in order if k in found}
+        self._metadata = {k: theirs[k] for k in order if k in theirs}
         self._pointer = core.model
         rawcalls.answer_for(self._pointer, self)
-        self.split_metadata = split_keys(found)[1]
 
     def __getattr__(self, name: str) -> Any:
         """Return what the vocabulary knows of text, and the core of the rest."""

@@ -21,7 +21,7 @@ def check_adapter(path: str) -> None:
         BadFileError: The file is malformed.
         UnsupportedError: It does not; the text names the tensor.
     """
-    for name in GGUFHeader(path).tensors:
+    for name in GGUFHeader(path, lenient=True).tensors:
         base = name.removesuffix(".lora_a").removesuffix(".lora_b")
         if base in (EMBEDDING, HEAD, PER_LAYER):
             raise UnsupportedError(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.gguf.header import GGUFHeader
-from vocabtailor_gguf.gguf.pair import sibling_store
+from vocabtailor_gguf.gguf.pair import sibling_store, split_kind
 from vocabtailor_gguf.split.split import split_model
 
 logger = logging.getLogger(__name__)
@@ -113,14 +113,14 @@ def find_pair(
     """Return core and store; an unsplit model is split into the cache on its first use."""
     if vocab_path is not None:
         return Path(model_path), Path(vocab_path)
-    if GGUFHeader(model_path).get("vocabtailor.kind") is None:
+    if split_kind(model_path) is None:
         entry = split_cached(model_path)
         return entry.core, entry.vocab
     return Path(model_path), sibling_store(model_path)
 
 
 def _key(source: Path) -> str:
-    header = GGUFHeader(source)
+    header = GGUFHeader(source, lenient=True)
     with open(source, "rb") as f:
         stat = os.fstat(f.fileno())
         digest = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} ".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,15 @@ from vocabtailor_gguf.gguf.keys import (
     EMBEDDING,
     FORMAT_VERSION,
     HEAD,
+    KEY_ORDER,
     PAIR_ID,
     PER_LAYER,
     SOURCE_SHA,
     STUB_ROWS,
+    TENSOR_ORDER,
     TENSOR_SHA,
 )
+from vocabtailor_gguf.gguf.source import read_source
 from vocabtailor_gguf.gguf.write import TensorSpec, encode_key
 from vocabtailor_gguf.split.architectures import (
     ALWAYS_TIED,
@@ -100,7 +103,8 @@ def plan_split(
         BadFileError: The file is malformed.
         UnsupportedError: The model, or a type for one of its tables, is not supported.
     """
-    source = GGUFHeader(path)
+    found = read_source(path)
+    source = found.header
     arch = check_supported(source)
     n_vocab, n_embd = _vocabulary_shape(source)
     tables = _tables(source, n_vocab, n_embd, embedding_type, output_type)
@@ -119,11 +123,12 @@ def plan_split(
     }
     ours = [encode_key(k, v) for k, v in own.items()]
     hashes = {TENSOR_SHA[t.name]: _UNKNOWN_SHA for t in tables}
-    store_only: dict[str, str | list[str] | bool] = {
+    store_only: dict[str, bool | int | str | Sequence[str | bytes]] = {
         "vocabtailor.tokenizer.sha256": tokenizer_fingerprint(source),
         "vocabtailor.source.tied": HEAD not in source.tensors,
-        "vocabtailor.source.key_order": list(source.keys),
-        "vocabtailor.source.tensor_order": list(source.tensors),
+        KEY_ORDER: found.key_order,
+        TENSOR_ORDER: list(source.tensors),
+        **found.own,
         **hashes,
     }
     return SplitPlan(
@@ -241,8 +246,10 @@ def _belongs_to_store(key: Key) -> bool:
     """Tell whether a source key goes to the store.
 
     It has all that concerns text, and tells the model's facts on its own, vocab_size too, of which
-    the core has another one.
+    the core has another one. Keys of shards stay in the core: a store is one file.
     """
+    if key.name.startswith("split."):
+        return False
     return key.name.startswith(("general.", "tokenizer.")) or len(key.record) <= _SMALL
 
 

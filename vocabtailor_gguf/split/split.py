@@ -13,10 +13,10 @@ from typing import BinaryIO
 from vocabtailor_gguf.atomic import check_targets, create, temporary_files
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.types import parse_type
-from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.data import read_exactly, tensor_chunks
 from vocabtailor_gguf.gguf.keys import PAIR_ID, SOURCE_SHA, STUB_ROWS, TENSOR_SHA
-from vocabtailor_gguf.gguf.write import Layout, layout
+from vocabtailor_gguf.gguf.write import MAX_HEADER, Layout, layout
 from vocabtailor_gguf.split.plan import SplitPlan, Table, plan_split, with_known
 from vocabtailor_gguf.split.proof import Proof, prove_split
 
@@ -91,6 +91,12 @@ def split_model(
     alignment = plan.source.alignment
     core = layout(plan.core_records, plan.core_tensors, alignment)
     vocab = layout(plan.vocab_records, plan.vocab_tensors, alignment)
+    for made in (core, vocab):
+        if made.n_header > MAX_HEADER:
+            raise UnsupportedError(
+                f"{source}: a header of {made.n_header:,} bytes would be needed, expected at most "
+                f"{MAX_HEADER >> 20} MiB"
+            )
     check_targets(*targets, force=force, size=core.size + vocab.size)
     with temporary_files(*targets, force=force, patience=0) as (core_path, vocab_path):
         _write(plan, core, vocab, core_path, vocab_path, progress)

@@ -42,6 +42,14 @@ VT_EXPORT vt_status vt_gguf_open(const char * path, vt_gguf ** out, char * err, 
     });
 }
 
+VT_EXPORT vt_status vt_gguf_open_source(const char * path, vt_gguf ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(path != nullptr && out != nullptr, "path and out must not be NULL");
+        *out = nullptr;
+        *out = new vt_gguf{vt::gguf(path, vt::gguf_rules::source)};
+    });
+}
+
 VT_EXPORT void vt_gguf_free(vt_gguf * g) {
     delete g;
 }
@@ -56,6 +64,10 @@ VT_EXPORT uint64_t vt_gguf_n_tensors(const vt_gguf * g) {
 
 VT_EXPORT uint64_t vt_gguf_alignment(const vt_gguf * g) {
     return g ? g->impl.alignment() : 0;
+}
+
+VT_EXPORT uint32_t vt_gguf_version(const vt_gguf * g) {
+    return g ? g->impl.version() : 0;
 }
 
 VT_EXPORT uint64_t vt_gguf_data_offset(const vt_gguf * g) {
@@ -92,8 +104,10 @@ VT_EXPORT vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_te
     out->type                  = t.type;
     out->n_dims                = t.n_dims;
     memcpy(out->ne, t.ne, sizeof(out->ne));
-    out->offset  = t.offset;
-    out->n_bytes = t.n_bytes;
+    out->offset   = t.offset;
+    out->n_bytes  = t.n_bytes;
+    out->record   = g->impl.header().data() + t.record;
+    out->n_record = t.n_record;
     return VT_OK;
 }
 

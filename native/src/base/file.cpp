@@ -74,12 +74,12 @@ mapping::~mapping() = default;
 file::file(const std::string & path) : m_path(path) {
     m_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (m_fd < 0) {
-        throw error(VT_ERROR_IO, format("%s: cannot be opened: %s", path.c_str(), strerror(errno)));
+        throw error(VT_ERROR_IO, format("%s: cannot be opened: %s", path.c_str(), errno == ENOENT ? "no such file" : strerror(errno)));
     }
-    struct stat st;
+    struct stat st = {};
     if (fstat(m_fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(m_fd);
-        throw error(VT_ERROR_IO, format("%s: not a regular file", path.c_str()));
+        throw error(VT_ERROR_IO, format("%s: %snot a regular file", path.c_str(), S_ISDIR(st.st_mode) ? "a folder, " : ""));
     }
     m_size = static_cast<uint64_t>(st.st_size);
 }

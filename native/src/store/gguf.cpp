@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "store/magic.h"
 
 #include <ggml.h>
 
@@ -15,9 +16,9 @@ namespace {
 constexpr uint64_t MAX_HEADER  = 64ull << 20;
 constexpr uint64_t MAX_KEYS    = 1ull << 16;
 constexpr uint64_t MAX_TENSORS = 1ull << 16;
-constexpr uint64_t MAX_VALUES  = 1ull << 48;             // of a tensor
-constexpr uint64_t MIN_KEY     = 8 + 1 + 4 + 1;          // length, one character, type, one byte
-constexpr uint64_t MIN_TENSOR  = 8 + 1 + 4 + 8 + 4 + 8;  // length, one character, n_dims, one ne, type, offset
+constexpr uint64_t MAX_VALUES  = 1ull << 48;         // of a tensor
+constexpr uint64_t MIN_KEY     = 8 + 1 + 4 + 1;      // length, one character, type, one byte
+constexpr uint64_t MIN_TENSOR  = 8 + 1 + 4 + 4 + 8;  // length, one character, n_dims, type, offset
 
 // bytes of a scalar, 0 for strings, arrays and unknown types
 size_t scalar_size(gguf_type type) {
@@ -45,7 +46,7 @@ template <typename T> T load(const uint8_t * p) {
 
 }  // namespace
 
-gguf::gguf(const std::string & path) : m_file(new vt::file(path)) {
+gguf::gguf(const std::string & path, gguf_rules rules) : m_file(new vt::file(path)), m_lenient(rules == gguf_rules::source) {
     uint64_t n_tensors = 0;
     uint64_t n_keys    = 0;
     read_prefix(n_tensors, n_keys);
@@ -64,7 +65,9 @@ gguf::gguf(const std::string & path) : m_file(new vt::file(path)) {
 }
 
 void gguf::fail(const std::string & what) const {
-    throw error(VT_ERROR_FORMAT, m_file->path() + ": " + what);
+    std::string told = what;
+    std::replace_if(told.begin(), told.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+    throw error(VT_ERROR_FORMAT, m_file->path() + ": " + told);
 }
 
 uint64_t gguf::left() const {
@@ -104,13 +107,13 @@ uint64_t gguf::take_u64(const char * where) {
     return load<uint64_t>(take(8, where));
 }
 
-std::string gguf::take_name(size_t min, size_t max, const char * where) {
+std::string gguf::take_name(size_t min, size_t max, bool any_byte, const char * where) {
     const uint64_t n = take_u64(where);
     if (n < min || n > max) {
         fail(format("%s: length %llu, expected %zu to %zu", where, static_cast<unsigned long long>(n), min, max));
     }
     const uint8_t * p = take(n, where);
-    for (uint64_t i = 0; i < n; i++) {
+    for (uint64_t i = 0; i < n && !any_byte; i++) {
         if (p[i] < 0x20 || p[i] > 0x7e) {
             fail(format("%s: byte 0x%02x at %llu, expected printable ASCII", where, p[i], static_cast<unsigned long long>(i)));
         }
@@ -118,19 +121,27 @@ std::string gguf::take_name(size_t min, size_t max, const char * where) {
     return std::string(reinterpret_cast<const char *>(p), to_size(n));
 }
 
-void gguf::read_prefix(uint64_t & n_tensors, uint64_t & n_keys) {
+void gguf::check_magic() {
+    uint8_t      head[512];
+    const size_t n = to_size(std::min<uint64_t>(sizeof(head), m_file->size()));
+    m_file->read_at(0, head, n);
+    if (n >= 4 && memcmp(head, "GGUF", 4) != 0) {
+        fail("magic: not a GGUF file, but " + describe_bytes(head, n, m_file->size()));
+    }
     if (m_file->size() < 24) {
         fail(format("%llu bytes, expected a GGUF header of at least 24", static_cast<unsigned long long>(m_file->size())));
     }
-    if (memcmp(take(4, "magic"), "GGUF", 4) != 0) {
-        fail("magic: not a GGUF file");
-    }
-    const uint32_t version = take_u32("version");
-    if (version != 0 && (version & 0xffffu) == 0) {
+}
+
+void gguf::read_prefix(uint64_t & n_tensors, uint64_t & n_keys) {
+    check_magic();
+    take(4, "magic");
+    m_version = take_u32("version");
+    if (m_version != 0 && (m_version & 0xffffu) == 0) {
         fail("version: big-endian file not supported");
     }
-    if (version != 3) {
-        fail(format("version: found %u, expected 3", version));
+    if (m_version != 3 && !(m_lenient && m_version == 2)) {  // 2 has the same layout
+        fail(format("version: found %u, expected %s", m_version, m_lenient ? "2 or 3" : "3"));
     }
     n_tensors = take_u64("tensor count");
     n_keys    = take_u64("key count");
@@ -145,7 +156,7 @@ void gguf::read_prefix(uint64_t & n_tensors, uint64_t & n_keys) {
 void gguf::read_key() {
     key k;
     k.record       = m_pos;
-    k.name         = take_name(1, 65535, "key name");
+    k.name         = take_name(1, m_lenient ? to_size(MAX_HEADER) : 65535, m_lenient, "key name");
     k.type         = static_cast<gguf_type>(take_u32(k.name.c_str()));
     k.n            = 1;
     k.element_type = k.type;
@@ -185,7 +196,7 @@ void gguf::skip_elements(const std::string & name, gguf_type type, uint64_t n) {
         fail(format("key %s: %llu elements, more than the file can hold", where, static_cast<unsigned long long>(n)));
     }
     const uint8_t * p = take(n * size, where);
-    if (type == gguf_type::boolean) {
+    if (type == gguf_type::boolean && !m_lenient) {
         for (uint64_t i = 0; i < n; i++) {
             if (p[i] > 1) {
                 fail(format("key %s: bool with value %u, expected 0 or 1", where, p[i]));
@@ -198,18 +209,21 @@ void gguf::read_alignment() {
     if (find_key("general.alignment") == nullptr) {
         return;
     }
-    m_alignment = get_u32(require("general.alignment", gguf_type::u32));
-    if (m_alignment < 8 || m_alignment > 65536 || (m_alignment & (m_alignment - 1)) != 0) {
-        fail(format("key general.alignment: %llu, expected a power of two from 8 to 65536", static_cast<unsigned long long>(m_alignment)));
+    m_alignment      = get_u32(require("general.alignment", gguf_type::u32));
+    const bool power = m_alignment != 0 && (m_alignment & (m_alignment - 1)) == 0;
+    if (!power || (!m_lenient && (m_alignment < 8 || m_alignment > 65536))) {
+        fail(format("key general.alignment: %llu, expected a power of two%s", static_cast<unsigned long long>(m_alignment),
+                    m_lenient ? "" : " from 8 to 65536"));
     }
 }
 
 void gguf::read_tensor() {
     tensor t;
-    t.name                = take_name(1, GGML_MAX_NAME - 1, "tensor name");
+    t.record              = m_pos;
+    t.name                = take_name(1, GGML_MAX_NAME - 1, m_lenient, "tensor name");
     const char *   where  = t.name.c_str();
     const uint32_t n_dims = take_u32(where);
-    if (n_dims < 1 || n_dims > GGML_MAX_DIMS) {
+    if ((n_dims < 1 && !m_lenient) || n_dims > GGML_MAX_DIMS) {
         fail(format("tensor %s: %u dimensions, expected 1 to %d", where, n_dims, GGML_MAX_DIMS));
     }
     t.n_dims            = static_cast<int32_t>(n_dims);
@@ -235,8 +249,9 @@ void gguf::read_tensor() {
         fail(format("tensor %s: rows of %lld values, expected a multiple of %llu for type %s", where, static_cast<long long>(t.ne[0]),
                     static_cast<unsigned long long>(block), ggml_type_name(static_cast<ggml_type>(type))));
     }
-    t.n_bytes = checked_mul(n_elements / block, ggml_type_size(static_cast<ggml_type>(type)));
-    t.offset  = take_u64(where);
+    t.n_bytes  = checked_mul(n_elements / block, ggml_type_size(static_cast<ggml_type>(type)));
+    t.offset   = take_u64(where);
+    t.n_record = m_pos - t.record;
     if (!m_tensor_index.emplace(t.name, m_tensors.size()).second) {
         fail("tensor " + t.name + ": appears twice");
     }
@@ -265,12 +280,17 @@ void gguf::place_tensors() {
         cursor = checked_pad(checked_add(cursor, t.n_bytes), m_alignment);
     }
     const uint64_t padded = checked_add(m_data_offset, cursor);
-    if (m_file->size() != end && m_file->size() != padded) {
+    if (m_file->size() != end && m_file->size() != padded && !m_lenient) {
         fail(format("%llu bytes after the last tensor", static_cast<unsigned long long>(m_file->size() - std::min(m_file->size(), end))));
     }
 }
 
 const gguf::key * gguf::find_key(const std::string & name) const {
+    if (m_lenient) {  // libggml compares C strings, and takes the first
+        const auto same = [&](const key & k) { return strcmp(k.name.c_str(), name.c_str()) == 0; };
+        const auto k    = std::find_if(m_keys.begin(), m_keys.end(), same);
+        return k == m_keys.end() ? nullptr : &*k;
+    }
     const auto it = m_key_index.find(name);
     return it == m_key_index.end() ? nullptr : &m_keys[it->second];
 }

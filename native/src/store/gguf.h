@@ -6,7 +6,9 @@
 //   4. padding to the alignment, then the tensors in the order of 3, each padded to the alignment
 //
 // Stricter than libggml's reader: no holes, no overlap, no trailing bytes, no duplicate, every count bounded by the
-// bytes that are left. Source: ggml/docs/gguf.md, ggml/src/gguf.cpp.
+// bytes that are left. A source, which others wrote, may be as odd as llama.cpp lets it be: version 2, names of any
+// bytes, a bool of 2, any power of two as alignment, bytes after the last tensor. Bounds stay as they are.
+// Source: ggml/docs/gguf.md, ggml/src/gguf.cpp.
 #pragma once
 
 #include "base/file.h"
@@ -35,6 +37,9 @@ enum class gguf_type : int32_t {
     f64     = 12,
 };
 
+// whose file it is: one that this library's users wrote, or a model to be split
+enum class gguf_rules { own, source };
+
 class gguf {
   public:
     struct key {
@@ -53,9 +58,10 @@ class gguf {
         int64_t     ne[4];
         uint64_t    offset;  // from the start of the file
         uint64_t    n_bytes;
+        size_t      record, n_record;  // into header()
     };
 
-    explicit gguf(const std::string & path);
+    explicit gguf(const std::string & path, gguf_rules rules = gguf_rules::own);
 
     const vt::file &             data_file() const { return *m_file; }
     const std::vector<uint8_t> & header() const { return m_header; }
@@ -63,6 +69,7 @@ class gguf {
     const std::vector<tensor> &  tensors() const { return m_tensors; }
     uint64_t                     alignment() const { return m_alignment; }
     uint64_t                     data_offset() const { return m_data_offset; }
+    uint32_t                     version() const { return m_version; }
 
     const key * find_key(const std::string & name) const;
 
@@ -81,6 +88,8 @@ class gguf {
 
   private:
     std::unique_ptr<vt::file>               m_file;
+    bool                                    m_lenient;
+    uint32_t                                m_version = 0;
     std::vector<uint8_t>                    m_header;
     size_t                                  m_pos = 0;
     std::vector<key>                        m_keys;
@@ -94,9 +103,10 @@ class gguf {
     const uint8_t * take(uint64_t n, const char * where);
     uint32_t        take_u32(const char * where);
     uint64_t        take_u64(const char * where);
-    std::string     take_name(size_t min, size_t max, const char * where);
+    std::string     take_name(size_t min, size_t max, bool any_byte, const char * where);
     uint64_t        left() const;
 
+    void check_magic();
     void read_prefix(uint64_t & n_tensors, uint64_t & n_keys);
     void read_key();
     void skip_elements(const std::string & name, gguf_type type, uint64_t n);
