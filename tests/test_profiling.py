@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 import os
 import signal
 import sys
@@ -58,19 +60,110 @@ def write(path: Path, kind: str) -> Path:
 
 
 PACKED = [
-    (kind, packed) for kind in ("jsonl", "json", "csv", "tsv") for packed in ("", ".gz", ".zst")
+    (kind, packed)
+    for kind in ("jsonl", "json", "csv", "tsv")
+    for packed in ("", ".gz", ".zst", ".bz2", ".xz", ".GZ")
 ]
 
 
 @pytest.mark.parametrize(("kind", "packed"), [*PACKED, ("parquet", "")])
 def test_every_kind_of_file_gives_the_same(tmp_path: Path, kind: str, packed: str) -> None:
     path = write(tmp_path / f"train.{kind}", kind)
-    if packed == ".gz":
-        path.with_name(path.name + packed).write_bytes(gzip.compress(path.read_bytes()))
-    elif packed == ".zst":
-        zstandard = pytest.importorskip("zstandard")
-        path.with_name(path.name + packed).write_bytes(zstandard.compress(path.read_bytes()))
+    if packed:
+        data = path.read_bytes()
+        half = data.index(b"\n") if b"\n" in data else 3
+        # in two parts, as tools that compress in parallel write them
+        parts = [compressor(packed)(part) for part in (data[:half], data[half:])]
+        path.with_name(path.name + packed).write_bytes(b"".join(parts))
     assert list(examples(str(path) + packed, TRANSLATION)) == EXAMPLES
+
+
+def compressor(suffix: str) -> Callable[[bytes], bytes]:
+    if suffix == ".zst":
+        found: Callable[[bytes], bytes] = pytest.importorskip("zstandard").compress
+        return found
+    known = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    return known[suffix.lower()]
+
+
+LINES = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in RECORDS)
+BOM = b"\xef\xbb\xbf"
+CSV = (
+    b'source,target\r\ngood day,buon giorno\r\n"a ""quote"", and\ttab","s\xc3\xac, per\xc3\xb2"\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("crlf.jsonl", LINES.replace("\n", "\r\n").encode()),
+        ("bom.jsonl", BOM + LINES.encode()),
+        ("boms.jsonl", b"".join(BOM + line.encode() for line in LINES.splitlines(True))),
+        ("bom.json", BOM + json.dumps(RECORDS).encode()),
+        ("lines.json", LINES.encode()),
+        ("lines-bom.json", BOM + b"\r\n" + LINES.replace("\n", "\r\n").encode()),
+        ("crlf.csv", CSV),
+        ("bom.csv", BOM + CSV),
+        ("UP.JSONL.GZ", gzip.compress(LINES.encode())),
+        ("UP.CSV", CSV),
+        ("bom.jsonl.bz2", bz2.compress(BOM + LINES.encode())),
+        # compressed, though the name does not say so
+        ("a.jsonl", gzip.compress(LINES.encode())),
+        ("a.json", lzma.compress(LINES.encode())),
+        ("lines.ndjson", LINES.encode()),
+        ("sp ace \u00e9.jsonl", LINES.encode()),
+    ],
+)
+def test_files_as_they_are_found(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert list(examples(str(path), TRANSLATION)) == EXAMPLES
+
+
+def test_text_with_a_mark_and_the_line_ends_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(BOM + b"one\r\ntwo\r\n\r\nthree\r\n")
+    assert [e.output for e in examples(str(path), TASKS["text"])] == ["one\ntwo\n", "three\n"]
+
+
+def test_lines_end_at_line_feeds_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"source": "go\u2028od", "target": "b\u0085"}\n', encoding="utf-8")
+    assert [e.output for e in examples(str(path), TRANSLATION)] == [" b\u0085\n"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("part", ["cut off", "changed"])
+def test_archives_that_are_damaged(tmp_path: Path, suffix: str, part: str) -> None:
+    lines = "".join(
+        json.dumps({"source": str(i * 7919 % 1000), "target": "b"}) + "\n" for i in range(4000)
+    )
+    data = bytearray(compressor(suffix)(lines.encode()))
+    if part == "cut off":
+        del data[-9:]
+    else:
+        data[len(data) // 2 : len(data) // 2 + 8] = b"\xff" * 8
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(BadFileError, match=f"a.jsonl{suffix}: "):
+        list(examples(str(path), TRANSLATION))
+
+
+def test_where_a_text_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = b'{"source": "a", "target": "b"}\n'
+    path.write_bytes(BOM + good * 3000 + b'{"source": "caf\xe9"}\n' + good * 100)
+    with pytest.raises(BadFileError, match=f"not UTF-8: .* at byte {3 + 3000 * len(good) + 15}$"):
+        list(examples(str(path), TRANSLATION))
+
+
+def test_folders_and_pipes_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match="is a folder; name its files"):
+        expand([str(tmp_path)])
+    if sys.platform != "win32":
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(BadFileError, match='no regular file; "-" stands for standard input'):
+            expand([str(tmp_path / "pipe")])
 
 
 def test_plain_text_is_cut_at_empty_lines(tmp_path: Path) -> None:
@@ -99,6 +192,18 @@ def test_globs(tmp_path: Path) -> None:
         ("a.json", b"[", "not JSON"),
         ("a.csv", b"source\nx\n", "line 2: field 'target': missing"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
+        ("a.jsonl.zst", b"no zstd", "cannot be read"),
+        ("a.jsonl.bz2", b"no bzip2", "cannot be read"),
+        ("a.jsonl.xz", b"no xz file", "cannot be read"),
+        ("a.jsonl", '{"source": "a"}'.encode("utf-16"), "not UTF-8, but a text in UTF-16"),
+        ("a.csv", b"\xfe\xff" + "a,b".encode("utf-16-be"), "not UTF-8, but a text in UTF-16"),
+        ("a.txt", "text".encode("utf-32"), "not UTF-8, but a text in UTF-32"),
+        ("a.json", "[1]".encode("utf-16-le"), "a text in UTF-16 without a byte order mark"),
+        ("a.jsonl", b"PAR1....", "not UTF-8, but a Parquet file"),
+        ("a.csv", b"PK\3\4....", "not UTF-8, but a ZIP archive or an office document"),
+        ("a.txt.gz", gzip.compress(gzip.compress(b"x")), "not UTF-8, but a gzip archive"),
+        ("a.jsonl", b'[\n{"source": "a"}]', "a list of objects is read from a file named .json"),
+        ("a.json", b'{"source": "a", "target": "b"}\n{"s', "line 2: not JSON"),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:

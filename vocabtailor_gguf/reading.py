@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from vocabtailor_gguf.contents import N_BYTES, encoding_of, kind_of_bytes
 from vocabtailor_gguf.errors import BadFileError
 
 MAX_BYTES = 64 << 20
@@ -85,9 +86,11 @@ def decode_text(data: bytes, where: str | os.PathLike[str]) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
+        raise BadFileError(f"{where}: cannot be read: {_not_utf8(data, e)}") from e
+    if encoding_of(data[:N_BYTES]):
         raise BadFileError(
-            f"{where}: cannot be read: not UTF-8: {e.reason} at byte {e.start}"
-        ) from e
+            f"{where}: cannot be read: not UTF-8, but {kind_of_bytes(data[:N_BYTES])}"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -108,9 +111,16 @@ def read_json(path: str | os.PathLike[str], *, max_values: int = MAX_VALUES) -> 
     except _RepeatedKeyError as e:
         raise BadFileError(f"{where}: {e}") from e
     except UnicodeDecodeError as e:
-        raise BadFileError(f"{where}: not JSON: not UTF-8: {e.reason} at byte {e.start}") from e
+        raise BadFileError(f"{where}: not JSON: {_not_utf8(raw, e)}") from e
     except (ValueError, RecursionError) as e:
         raise BadFileError(f"{where}: not JSON: {e}") from e
+
+
+def _not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
+    found = kind_of_bytes(raw[:N_BYTES])
+    if found is not None:
+        return f"not UTF-8, but {found}"
+    return f"not UTF-8: {error.reason} at byte {error.start}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

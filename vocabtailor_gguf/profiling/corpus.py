@@ -30,7 +30,8 @@ def profile_corpus(
 
     Args:
         vocab_path: ``NAME.vocab.gguf``.
-        data: A file, a glob or several: JSONL, JSON, CSV, TSV, Parquet, text; .gz and .zst too.
+        data: A file, a glob or several: JSONL, JSON, CSV, TSV, Parquet, text; compressed by
+            gzip, bzip2, xz or Zstandard too.
         input_field: Field of the text that is given; None for data without inputs.
         output_field: Field of the text that is wanted.
         task: A preset of fields and templates: translation, summarisation, extraction, code,

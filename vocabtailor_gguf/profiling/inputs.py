@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
-import gzip
 import io
 import json
-import sys
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vocabtailor_gguf.errors import BadFileError, UnsupportedError
+from vocabtailor_gguf.contents import N_BYTES, kind_of_bytes
+from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.profiling.packed import SUFFIXES, Unpacked, missing
 from vocabtailor_gguf.profiling.tasks import Task
 
 _MAX_LINE = 64 << 20  # characters
@@ -45,50 +47,27 @@ def expand(patterns: Iterable[str]) -> list[str]:
             continue
         matches = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
         if not matches:
-            raise BadFileError(f"{pattern}: no such file")
+            raise BadFileError(f"{pattern}: {_why_not(pattern)}")
         found += matches
     return found
 
 
+def _why_not(name: str) -> str:
+    if os.path.isdir(name):
+        return "is a folder; name its files, such as " + os.path.join(name, "*.jsonl")
+    if os.path.exists(name):
+        return 'is no regular file; "-" stands for standard input'
+    return "no such file"
+
+
 def kind_of(name: str) -> str:
     """Return what a file holds by its name: jsonl, json, csv, tsv, parquet or text."""
-    suffixes = [s.lower() for s in Path(name).suffixes if s.lower() not in (".gz", ".zst")]
+    suffixes = [s.lower() for s in Path(name).suffixes if s.lower() not in SUFFIXES]
     known = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}
     last = suffixes[-1] if suffixes else ""
     if last in known:
         return {"ndjson": "jsonl"}.get(last[1:], last[1:])
     return "jsonl" if name == "-" else "text"
-
-
-def open_bytes(name: str) -> IO[bytes]:
-    """Open a file for reading, decompressed.
-
-    Raises:
-        BadFileError: It cannot be read.
-        UnsupportedError: It needs a package that is not installed.
-    """
-    try:
-        if name == "-":
-            return sys.stdin.buffer
-        if name.endswith(".gz"):
-            unpacked: Any = gzip.open(name, "rb")
-            return unpacked  # type: ignore[no-any-return]
-        if name.endswith(".zst"):
-            try:
-                import zstandard
-            except ImportError as e:
-                raise _missing(name, "zstandard") from e
-            opened: IO[bytes] = zstandard.open(name, "rb")
-            return opened
-        return open(name, "rb")
-    except OSError as e:
-        raise BadFileError(f"{name}: cannot be read: {e.strerror}") from e
-
-
-def _missing(name: str, package: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name}: needs the package {package}: pip install 'vocabtailor_gguf[profile]'"
-    )
 
 
 def examples(
@@ -141,7 +120,12 @@ def _records(name: str, task: Task) -> Iterator[tuple[str, Any]]:
     if kind == "parquet":
         yield from _parquet(name)
         return
-    with open_bytes(name) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline=None) as text:
+    with Unpacked(name) as raw:
+        _check_is_text(name, raw)
+        if raw.peek().startswith(codecs.BOM_UTF8):
+            raw.read(3)
+        stream: Any = raw
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline=None)
         try:
             if kind == "jsonl":
                 yield from _jsonl(name, text)
@@ -152,11 +136,16 @@ def _records(name: str, task: Task) -> Iterator[tuple[str, Any]]:
             else:
                 yield from _paragraphs(name, text, task.output_field or "text")
         except UnicodeDecodeError as e:
-            raise BadFileError(f"{name}: not UTF-8: {e.reason} at byte {e.start}") from e
-        except (OSError, EOFError) as e:
-            raise BadFileError(f"{name}: cannot be read: {e}") from e
+            at = raw.n_read - len(e.object) + e.start
+            raise BadFileError(f"{name}: not UTF-8: {e.reason} at byte {at}") from e
         except csv.Error as e:
             raise BadFileError(f"{name}: {e}") from e
+
+
+def _check_is_text(name: str, raw: Unpacked) -> None:
+    found = kind_of_bytes(raw.peek()[:N_BYTES])
+    if found is not None:
+        raise BadFileError(f"{name}: not UTF-8, but {found}")
 
 
 def _jsonl(name: str, text: IO[str]) -> Iterator[tuple[str, Any]]:
@@ -167,19 +156,27 @@ def _jsonl(name: str, text: IO[str]) -> Iterator[tuple[str, Any]]:
         if len(line) == _MAX_LINE:
             raise BadFileError(f"{where}: longer than {_MAX_LINE} characters")
         if line.strip():
-            yield where, _parse(where, line)
+            found = _parse(where, line)
+            if number == 1 and isinstance(found, BadRecord) and line.lstrip().startswith("["):
+                found = BadRecord(f"{found}; a list of objects is read from a file named .json")
+            yield where, found
 
 
 def _parse(where: str, line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.lstrip("\ufeff"))  # where files were put one after another
     except (ValueError, RecursionError) as e:
         return BadRecord(f"{where}: not JSON: {e}")
 
 
 def _json(name: str, text: IO[str]) -> Iterator[tuple[str, Any]]:
-    data = _parse(name, text.read())
+    whole = text.read()
+    data = _parse(name, whole)
     if isinstance(data, BadRecord):
+        first = whole.lstrip("\ufeff\n \t").partition("\n")[0]
+        if isinstance(_parse(name, first), dict):  # lines, whatever the name says
+            yield from _jsonl(name, io.StringIO(whole))
+            return
         raise BadFileError(str(data))
     if not isinstance(data, list):
         raise BadFileError(f"{name}: found {type(data).__name__}, expected a list of objects")
@@ -214,7 +211,7 @@ def _parquet(name: str) -> Iterator[tuple[str, Any]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as e:
-        raise _missing(name, "pyarrow") from e
+        raise missing(name, "pyarrow") from e
     try:
         with pyarrow.parquet.ParquetFile(name) as file:
             number = 0
