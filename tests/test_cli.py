@@ -15,6 +15,7 @@ import pytest
 
 from vocabtailor_gguf import TokenSet
 from vocabtailor_gguf.cli import main
+from vocabtailor_gguf.errors import BadFileError
 
 Split = Any
 
@@ -202,3 +203,217 @@ def test_as_a_command(tiny_split: Callable[[str], Split]) -> None:
     done = subprocess.run(["sh", "-c", piped], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
+
+
+SCRIPT = Path(sys.executable).with_name("vocabtailor")
+
+
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Return what a real command printed, as bytes."""
+    given = [os.fsencode(a) if isinstance(a, Path | str) else a for a in arguments]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run([SCRIPT, *given], check=False, timeout=120, **options)
+
+
+GREEDY = ("-c", "64", "-t", "1", "-n", "4", "--temp", "0")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are not bytes there")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_prints_utf8_whatever_the_console_says(
+    encoding: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = shutil.copy(tiny("llama-tied"), tmp_path / "\u6771\u4eac m.gguf")
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = command("split", model, env=env)
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    core, _ = done.stdout.decode("utf-8").splitlines()
+    assert Path(core).name == "\u6771\u4eac m.core.gguf"
+    done = command("run", "-m", core, *GREEDY, "--json", "-p", "\u00e9 \u65e5\u672c", env=env)
+    assert done.returncode == 0
+    assert json.loads(done.stdout.decode("utf-8"))["prompt_tokens"] > 1
+    done = command("inspect", tmp_path / "\u65e5.gguf", env=env)
+    assert done.stderr.decode("utf-8").endswith("\u65e5.gguf: cannot be opened: no such file\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems there want UTF-8")
+def test_names_and_texts_that_are_not_utf8(
+    tiny_split: Callable[[str], Split], tmp_path: Path
+) -> None:
+    files = tiny_split("llama")
+    core = os.path.join(os.fsencode(tmp_path), b"caf\xe9.core.gguf")
+    shutil.copy(files.core, core)
+    shutil.copy(files.vocab, core.replace(b".core.", b".vocab."))
+    done = command("inspect", core)
+    assert done.returncode == 0
+    assert done.stdout.startswith(core + b": core, ")
+    done = command("inspect", core, "--json")
+    assert os.fsencode(json.loads(done.stdout)["path"]) == core
+    done = command("merge", "-m", core, "-o", tmp_path / "merged.gguf")
+    assert done.returncode == 0
+    for arguments, text in (
+        (
+            ("run", "-m", core, "-p", "a"),
+            b"a name that is not UTF-8, which llama-cpp-python cannot",
+        ),
+        (("split", core), b"a name that is not UTF-8"),
+        (
+            ("run", "-m", files.core, "-p", b"caf\xe9"),
+            b"the prompt: byte 0xe9 at 3, expected",
+        ),
+        (("run", "-m", files.core, "-p", "a", "-j", b"\xe9"), b"--json-schema: byte 0xe9 at 0"),
+    ):
+        done = command(*arguments)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.startswith(b"vocabtailor: error: ") and done.stderr.count(b"\n") == 1
+        assert text in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["inspect", "CORE"],
+        ["inspect", "CORE", "--json"],
+        ["run", "-m", "CORE", *GREEDY, "-p", "a"],
+        ["run", "-m", "CORE", *GREEDY, "-p", "a", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_full_disk(arguments: list[str], tiny_split: Callable[[str], Split]) -> None:
+    core = tiny_split("llama").core
+    with open("/dev/full", "wb") as full:
+        done = command(*(core if a == "CORE" else a for a in arguments), stdout=full)
+    assert done.returncode == 1
+    last = b"vocabtailor: error: standard output: No space left on device\n"
+    assert done.stderr.endswith(last)
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_prompt_on_standard_input(tiny_split: Callable[[str], Split], tmp_path: Path) -> None:
+    asked = ("run", "-m", tiny_split("llama").core, *GREEDY, "--json")
+    expected = command(*asked, "-p", "the caf\u00e9\n")
+    assert expected.returncode == 0
+    path = tmp_path / "p.txt"
+    for prompt in ("the caf\u00e9\n", "\ufeffthe caf\u00e9\r\n"):
+        path.write_bytes(prompt.encode())
+        for file, given in (("-", prompt.encode()), (path, b""), ("/dev/stdin", prompt.encode())):
+            done = command(*asked, "-f", file, input=given)
+            found, text = json.loads(done.stdout), json.loads(expected.stdout)
+            assert (found["text"], found["ids"]) == (text["text"], text["ids"])
+    for given, words in (
+        ("the".encode("utf-16"), b"not UTF-8, but a text in UTF-16"),
+        (b"caf\xe9", b"not UTF-8: unexpected end of data at byte 3"),
+        (b"\x1f\x8b\x08", b"not UTF-8, but a gzip archive"),
+    ):
+        path.write_bytes(given)
+        for file in ("-", path):
+            done = command(*asked, "-f", file, input=given)
+            assert (done.returncode, done.stdout) == (1, b"")
+            told = f"vocabtailor: error: {file}: cannot be read: ".encode()
+            assert done.stderr == told + words + b"\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes by number")
+def test_a_closed_pipe_ends_quietly(tiny_split: Callable[[str], Split]) -> None:
+    for arguments in (
+        ("run", "-m", tiny_split("llama").core, *GREEDY, "-p", "a", "--json"),
+        ("inspect", tiny_split("llama").vocab, "--keys"),
+        ("--help",),
+    ):
+        read, write = os.pipe()
+        os.close(read)
+        done = command(*arguments, stdout=write)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no descriptors by number")
+def test_streams_that_are_closed(
+    tiny: Callable[[str], Path], tiny_split: Callable[[str], Split], tmp_path: Path
+) -> None:
+    def closing(fds: str, *arguments: object) -> int:
+        closed = " ".join(f"{fd}>&-" for fd in fds)
+        shell = ["sh", "-c", f'"$@" {closed}', "sh", SCRIPT, *map(str, arguments)]
+        return subprocess.run(shell, check=False, timeout=120).returncode
+
+    model = shutil.copy(tiny("llama-tied"), tmp_path / "m.gguf")
+    assert closing("012", "split", model) == 0
+    # nothing that llama.cpp prints has gone into a file
+    assert closing("012", "verify", "-m", tmp_path / "m.core.gguf", "--source", model) == 0
+    assert closing("012", "inspect", tmp_path / "none") == 1
+    vocab = tmp_path / "m.vocab.gguf"
+    asked = ["profile", "-m", vocab, "--data", "-", "-o", tmp_path / "s.json"]
+    assert closing("0", *asked) == 1
+
+
+def wrong_files(folder: Path) -> dict[str, str]:
+    """Return files that are no split model, and what a command says of each."""
+    contents = {
+        "empty": (b"", "0 bytes"),
+        "page": (b"<!DOCTYPE html>\n<html></html>", "an HTML page"),
+        "m.safetensors": (b"\x02" + bytes(7) + b"{}" + bytes(9), "a safetensors file"),
+        "m.bin": (b"PK\3\4" + bytes(99), "a ZIP archive, perhaps a PyTorch checkpoint"),
+        "text": (b"Entry not found", 'a text that begins with "Entry not found"'),
+        "zeros": (bytes(99), "zeros"),
+    }
+    found = {"folder": "a folder", "none": "no such file"}
+    (folder / "folder").mkdir()
+    for name, (content, words) in contents.items():
+        (folder / name).write_bytes(content)
+        found[name] = words
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "-p", "a", "-m"],
+        ["run", "-p", "a", "-m", "CORE", "--vocab"],
+        ["split"],
+        ["inspect"],
+        ["verify", "-m"],
+        ["verify", "-m", "CORE", "--vocab"],
+        ["verify", "-m", "CORE", "--source"],
+        ["merge", "-o", "out", "-m"],
+        ["bench", "-m", "CORE", "-r", "1", "-n", "1", "-p", "0", "--baseline"],
+        ["bench", "--baseline", "CORE", "-m"],
+        ["profile", "-o", "out", "--language", "it", "-m"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_files(
+    command: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tiny_split: Callable[[str], Split],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    core = str(tiny_split("llama").core)
+    for name, words in wrong_files(tmp_path).items():
+        code, out, err = run(capsys, *(core if a == "CORE" else a for a in command), name)
+        assert (code, out) == (1, ""), err
+        assert err.splitlines()[-1].startswith(f"vocabtailor: error: {name}: "), err
+        assert words in err.splitlines()[-1]
+
+
+def test_debug_shows_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadFileError, match="none: cannot be opened"):
+        run(capsys, "--debug", "inspect", "none")
+
+    def fault(*_: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("vocabtailor_gguf.cli.inspect.run", fault)
+    code, out, err = run(capsys, "inspect", "none")
+    assert (code, out) == (1, "")
+    told = "ZeroDivisionError: by zero (vocabtailor --debug COMMAND tells where)"
+    assert err == f"vocabtailor: error: {told}\n"
+    with pytest.raises(ZeroDivisionError):
+        run(capsys, "--debug", "inspect", "none")

@@ -176,7 +176,7 @@ def test_the_command(
     assert found["perplexity_error"] == pytest.approx(error, rel=1e-3)
     assert main(["score", "-m", core, "-f", str(path), "-c", "64"]) == 0  # in windows
     assert f"over {len(tokens) - 1:,} tokens" in capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO(TEXT))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     assert main(["score", "-m", core, "-f", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
     path.write_text("", encoding="utf-8")

@@ -78,6 +78,7 @@ def run_child(
     try:
         done = subprocess.run(
             command,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,

@@ -74,23 +74,21 @@ def read_text(path: str | os.PathLike[str], *, limit: int = MAX_BYTES, pipes: bo
     Raises:
         BadFileError: See `read_bytes`; or it is not UTF-8.
     """
-    return decode_text(read_bytes(path, limit=limit, pipes=pipes), path)
+    return text_of(path, read_bytes(path, limit=limit, pipes=pipes))
 
 
-def decode_text(data: bytes, where: str | os.PathLike[str]) -> str:
-    r"""Return UTF-8 as text, without a byte order mark, with ``\n`` as line ends.
+def text_of(path: str | os.PathLike[str], raw: bytes) -> str:
+    r"""Return the text that bytes of a file are, as `read_text` does.
 
     Raises:
-        BadFileError: It is not UTF-8; the text begins with `where`.
+        BadFileError: They are not UTF-8; the text begins with `path`.
     """
     try:
-        text = data.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise BadFileError(f"{where}: cannot be read: {_not_utf8(data, e)}") from e
-    if encoding_of(data[:N_BYTES]):
-        raise BadFileError(
-            f"{where}: cannot be read: not UTF-8, but {kind_of_bytes(data[:N_BYTES])}"
-        )
+        raise BadFileError(f"{path}: cannot be read: {_not_utf8(raw, e)}") from e
+    if encoding_of(raw[:N_BYTES]):
+        raise BadFileError(f"{path}: cannot be read: not UTF-8, but {kind_of_bytes(raw[:N_BYTES])}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -127,6 +127,7 @@ def run_benchmark(
         VocabTailorError: A measurement failed; the text carries its log.
     """
     store_path = Path(vocab or sibling_store(core))
+    GGUFHeader(baseline, lenient=True)  # a wrong file is named before anything is measured
     threads = n_threads or os.cpu_count() or 1
     tests = [Workload(n_prompt, 0, "greedy")] if n_prompt else []
     if n_gen:

@@ -24,7 +24,7 @@ def piped() -> Iterator[str]:
         BadFileError: One is not.
     """
     for line in sys.stdin.buffer if sys.stdin is not None else ():
-        yield reading.decode_text(line, "standard input").rstrip("\n")
+        yield reading.text_of("standard input", line).rstrip("\n")
 
 
 def typed(words: Iterable[str], history: str | None, is_plain: bool) -> Iterator[Line]:

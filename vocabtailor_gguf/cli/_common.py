@@ -15,7 +15,8 @@ from typing import Any
 from vocabtailor_gguf import reading
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 
-_CONTROL = re.compile("[\x7f-\x9f]")  # those that JSON takes as they are
+# control characters that JSON takes as they are, and bytes of a name that is not UTF-8
+_ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
 def add_core(parser: argparse.ArgumentParser, *, or_unsplit: bool = False) -> None:
@@ -42,11 +43,14 @@ def find_pair(model: str, vocab: str | None, *, here: bool = False) -> tuple[str
     """Return core and store; an unsplit model is split on its first use, with a bar and a line.
 
     Raises:
-        VocabTailorError: There is no such file, or it cannot be split.
+        VocabTailorError: There is no such file, llama.cpp cannot open it, or it cannot be split.
     """
     from vocabtailor_gguf.gguf.pair import split_kind
+    from vocabtailor_gguf.runtime import backend
     from vocabtailor_gguf.split.cache import split_cached
 
+    for path in (model, vocab or ""):
+        backend.check_path(path)
     if vocab is not None or split_kind(model) is not None:
         return model, vocab
     with progress_bar("split, for the first use") as progress:
@@ -82,7 +86,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON; dataclasses and paths are converted, control characters escaped."""
     text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
-    print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: Any) -> Any:
@@ -96,7 +100,7 @@ def progress_bar(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int],
     """Show a bar on stderr, where that is a terminal; by default of bytes."""
     from tqdm import tqdm
 
-    is_shown = sys.stderr.isatty()
+    is_shown = sys.stderr is not None and sys.stderr.isatty()
     scaled = unit == "B"
     bar = tqdm(desc=what, unit=unit, unit_scale=scaled, disable=not is_shown, delay=0.1)
 
@@ -120,12 +124,16 @@ def positive(text: str) -> int:
 
 
 def read_text(path: str) -> str:
-    """Return the text of a UTF-8 file, which may be a pipe.
+    """Return the text of a UTF-8 file, which may be a pipe, or "-" for standard input.
 
     Raises:
         BadFileError: It cannot be read.
     """
-    return reading.read_text(path, pipes=True)
+    if path != "-":
+        return reading.read_text(path, pipes=True)
+    if sys.stdin is None:
+        raise BadFileError("-: standard input is closed")
+    return _all_of_stdin()
 
 
 def read_stdin() -> str | None:
@@ -137,9 +145,27 @@ def read_stdin() -> str | None:
     if sys.stdin is None or sys.stdin.isatty():
         return None
     try:
-        data = sys.stdin.buffer.read(reading.MAX_BYTES + 1)
+        return _all_of_stdin() or None
     except OSError:
         return None
-    if len(data) > reading.MAX_BYTES:
+
+
+def _all_of_stdin() -> str:
+    raw = sys.stdin.buffer.read(reading.MAX_BYTES + 1)
+    if len(raw) > reading.MAX_BYTES:
         raise BadFileError(f"standard input: larger than {reading.MAX_BYTES >> 20} MiB")
-    return reading.decode_text(data, "standard input") if data else None
+    return reading.text_of("standard input", raw)
+
+
+def utf8(option: str, text: str) -> str:
+    """Return the text of an option.
+
+    Raises:
+        VocabTailorError: It has bytes that are not UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as e:
+        at, byte = len(text[: e.start].encode("utf-8")), ord(text[e.start]) & 0xFF
+        raise VocabTailorError(f"{option}: byte 0x{byte:02x} at {at}, expected UTF-8") from e
+    return text

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _generation.add_model(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("-p", "--prompt", help="the prompt (default: what a pipe brings)")
-    prompt.add_argument("-f", "--file", metavar="FILE", help="a file that holds the prompt")
+    prompt.add_argument(
+        "-f", "--file", metavar="FILE", help="a file that holds the prompt; - for standard input"
+    )
     parser.add_argument(
         "-n", "--n-predict", type=int, default=-1, metavar="N", help="tokens (-1: to the context)"
     )
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _prompt(args: argparse.Namespace) -> str | None:
     if args.prompt is not None:
-        return str(args.prompt)
+        return _common.utf8("the prompt", args.prompt)
     return _common.read_stdin() if args.file is None else _common.read_text(args.file)
 
 
@@ -134,7 +136,8 @@ def _grammar(args: argparse.Namespace) -> llama_cpp.LlamaGrammar | None:
         if text is not None:
             return llama_cpp.LlamaGrammar.from_string(text, verbose=False)
         if args.json_schema is not None:
-            return llama_cpp.LlamaGrammar.from_json_schema(args.json_schema, verbose=False)
+            schema = _common.utf8("--json-schema", args.json_schema)
+            return llama_cpp.LlamaGrammar.from_json_schema(schema, verbose=False)
     except (ValueError, KeyError, TypeError) as e:
         raise VocabTailorError(f"the grammar cannot be read: {e}") from e
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, then print perplexity and its standard error."""
-    path = "/dev/stdin" if args.file == "-" else args.file
-    text = sys.stdin.read() if args.file == "-" else _common.read_text(path)
+    text = _common.read_text(args.file)
     core, vocab = _common.find_files(args)
     llm = TailoredLlama(
         core,

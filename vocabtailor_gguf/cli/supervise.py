@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from vocabtailor_gguf.cli import console
 from vocabtailor_gguf.process import die_with, signal_words
 
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGABRT", "SIGFPE", "SIGTRAP", "SIGSYS")
@@ -70,21 +71,16 @@ def _exit_code(code: int) -> int:
     words = signal_words(-code)
     name = words.split()[0]
     if name in _CRASHES:
-        _say(
+        console.say(
             f'llama.cpp stopped this command by {words}; "vocabtailor doctor" tells whether it '
             "runs on this machine"
         )
         return 1
     if name == "SIGKILL":
-        _say(f"this command was stopped by {words}")
+        console.say(f"this command was stopped by {words}")
         return 1
     with contextlib.suppress(OSError, ValueError):
         signal.signal(-code, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
         os.kill(os.getpid(), -code)
     return 128 - code
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"vocabtailor: error: {text}", file=sys.stderr, flush=True)

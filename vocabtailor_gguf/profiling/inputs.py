@@ -104,6 +104,10 @@ def _example(where: str, record: Any, task: Task) -> Example:
         if not isinstance(value, str):
             found = "missing" if value is None else f"of type {type(value).__name__}"
             raise BadRecord(f"{where}: field {key!r}: {found}, expected a string")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as e:  # JSON can say "\\ud83d"
+            raise BadRecord(f"{where}: field {key!r}: half of a surrogate pair") from e
         return value
 
     extra = {key: field(key) for key in task.extra_fields}

@@ -38,6 +38,8 @@ class Unpacked(io.BufferedIOBase):
         self._name = name
         self.n_read = 0  # bytes given so far
         try:
+            if name == "-" and sys.stdin is None:
+                raise BadFileError("-: standard input is closed")
             self._file = sys.stdin.buffer if name == "-" else open(name, "rb")
             file: Any = self._file
             raw = file if hasattr(file, "peek") else io.BufferedReader(file)

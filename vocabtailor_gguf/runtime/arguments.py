@@ -13,8 +13,9 @@ from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.types import type_geometry, type_name
 from vocabtailor_gguf.binding.whole_head import Placement
-from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.states import Over
 
@@ -41,15 +42,15 @@ def with_upstream(init: _Init) -> _Init:
 
 
 def check_path(name: str, path: str | os.PathLike[str]) -> None:
-    """Check that llama.cpp, which takes paths as UTF-8, can be given a path.
+    """Check that llama-cpp-python can open a file by the name that an argument gives.
 
     Raises:
         ValueError: It cannot; the text names the argument.
     """
     try:
-        os.fspath(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: {os.fspath(path)!r}: expected a name in UTF-8") from None
+        backend.check_path(path)
+    except BadFileError as e:
+        raise ValueError(f"{name}: {e}") from None
 
 
 def check_own(mode: str, whole_head: str, over: str, *, learn: bool, audit: float) -> None:

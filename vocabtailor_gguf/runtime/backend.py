@@ -71,11 +71,26 @@ def load_model(
     Raises:
         BadFileError: llama.cpp cannot load it; the text ends with its log.
     """
+    check_path(path)
     with collect_log(forward=forward) as log:
         try:
             return Model(path_model=os.fspath(path), params=params, verbose=verbose)
         except ValueError as e:
             raise BadFileError(f"{path}: {reason(log)}") from e
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Check that llama-cpp-python can open a file by this name.
+
+    Raises:
+        BadFileError: It cannot.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise BadFileError(
+            f"{os.fspath(path)!r}: a name that is not UTF-8, which llama-cpp-python cannot open"
+        ) from e
 
 
 def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:

@@ -17,6 +17,7 @@ from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.data import read_exactly, tensor_chunks
 from vocabtailor_gguf.gguf.keys import PAIR_ID, SOURCE_SHA, STUB_ROWS, TENSOR_SHA
 from vocabtailor_gguf.gguf.write import MAX_HEADER, Layout, layout
+from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.split.plan import SplitPlan, Table, plan_split, with_known
 from vocabtailor_gguf.split.proof import Proof, prove_split
 
@@ -84,6 +85,7 @@ def split_model(
         ]
     except ValueError as e:
         raise VocabTailorError(str(e)) from e
+    backend.check_path(source)  # rather than after all has been written
     plan = plan_split(source, embedding_type=types[0], output_type=types[1])
     folder = source.parent if out_dir is None else Path(out_dir)
     name = source.name.removesuffix(".gguf")
