@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import pytest
 from conftest import TinyModel, TinySplit, everything_in
@@ -21,6 +22,7 @@ from tinymodels import REFUSED
 
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.pair import read_pair
+from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.split.merge import merge_model
 from vocabtailor_gguf.split.split import split_model
 
@@ -118,6 +120,20 @@ def test_texts_of_the_source_that_look_like_our_keys(
         assert header.get("vocabtailor.source.sha256") == sha256(path)
         assert header.keys["general.name"].record == key("general.name", STRING, text)
     assert merge_model(files.core, None, tmp_path / "merged.gguf").identical
+
+
+def test_a_core_says_that_it_has_no_tokenizer(
+    tiny: TinyModel, tiny_split: TinySplit, tmp_path: Path
+) -> None:
+    """llama.cpp loads it, and aborts where it is given text."""
+    with backend.collect_log(1000, forward=False) as log:
+        llama_cpp.Llama(str(tiny_split("llama").core), n_ctx=64, verbose=False).close()
+    shown = next(line for line in log if "general.description" in line)
+    assert "No tokenizer: use vocabtailor_gguf." in shown
+    described = _text("general.description", "of its own")
+    files = split_model(rebuilt(tiny("llama"), tmp_path / "m.gguf", **described))
+    core, _ = read_pair(files.core, files.vocab)
+    assert core.get("general.description") == "of its own"
 
 
 # ---- a transaction ----

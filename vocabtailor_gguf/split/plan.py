@@ -36,10 +36,11 @@ _UNKNOWN_SHA = "0" * 64
 _UNKNOWN_PAIR = "0" * 32
 _SMALL = 4096  # bytes of a key record
 
-# llama.cpp shows it while it loads a core, and aborts later, at the first text
+# llama.cpp shows its first 37 characters while it loads a core, and aborts later, at the first text
 _DESCRIPTION = (
-    "The core of a split model. It has no tokenizer, and llama.cpp aborts where it is given text: "
-    "open it with vocabtailor_gguf.TailoredLlama, or merge it with its vocabulary store."
+    "No tokenizer: use vocabtailor_gguf. This is the core of a split model, and llama.cpp aborts "
+    "where it is given text: open it with vocabtailor_gguf.TailoredLlama, or merge it with its "
+    "vocabulary store."
 )
 
 
