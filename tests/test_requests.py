@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llama_cpp
@@ -274,3 +275,51 @@ def test_two_sessions_of_one_engine(
         two.close()
         assert take(llm, PROMPTS[0], 40, temp=1.0, seed=3) == expected[0]
     stock.close()
+
+
+def test_forks_generate_side_by_side(tiny: Any, tiny_split: Any) -> None:
+    """Two texts over one engine, in turns and in two threads, give stock's tokens."""
+    core = tiny_split("llama-tied").core
+    stock = llama_cpp.Llama(str(tiny("llama-tied")), **COMMON)
+    samplings: list[dict[str, Any]] = [{"temp": 0.0}, {"temp": 0.9}]
+    expected = [take(stock, list(p), 40, **s) for p, s in zip(PROMPTS, samplings, strict=True)]
+    stock.close()
+    llm = TailoredLlama(core, **COMMON)
+    texts = [llm, llm.fork()]
+    assert np.array_equal(llm.active_ids, texts[1].active_ids)
+    streams = []
+    for text, prompt, sampling in zip(texts, PROMPTS, samplings, strict=True):
+        text.set_seed(1)
+        streams.append(text.generate(list(prompt), **sampling))
+    found: list[list[int]] = [[], []]
+    for _ in range(40):
+        for tokens, stream in zip(found, streams, strict=True):
+            tokens.append(next(stream))
+    assert found == expected
+    for stream in streams:
+        stream.close()
+    with ThreadPoolExecutor(2) as threads:
+        again = [
+            threads.submit(take, text, list(prompt), 40, **sampling)
+            for text, prompt, sampling in zip(texts, PROMPTS, samplings, strict=True)
+        ]
+        assert [a.result() for a in again] == expected
+    texts[1].set_token_set(TokenSet(range(300, 320), llm.store.tokenizer_sha256))
+    assert len(texts[1].active_ids) > len(llm.active_ids)
+    llm.close()
+    with pytest.raises(VocabTailorError, match="closed"):
+        texts[1].eval([5])
+
+
+def test_a_fork_keeps_its_engine_and_ends_alone(tiny_split: Any) -> None:
+    llm = TailoredLlama(tiny_split("llama-tied").core, **COMMON)
+    fork = llm.fork()
+    other = fork.fork()
+    fork.close()
+    with pytest.raises(VocabTailorError, match="closed"):
+        other.eval([5])
+    llm.eval([5, 6])
+    left = llm.fork()
+    del llm
+    left.eval([5, 6])
+    left.close()

@@ -33,6 +33,7 @@ from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
+from vocabtailor_gguf.runtime.forks import Forks
 from vocabtailor_gguf.runtime.hub import Hub
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
@@ -64,6 +65,7 @@ class TailoredLlama(
     Persistence,
     Embeddings,
     Hub,
+    Forks,
     llama_cpp.Llama,  # type: ignore[misc]
 ):
     """A drop-in ``llama_cpp.Llama`` whose vocabulary lies in a store of its own.
@@ -176,17 +178,16 @@ class TailoredLlama(
                 verbose=self.verbose,
             )
             undo.callback(self._engine.close)
-            session = Session(
-                self._engine,
-                self.context_params,
-                exact=mode == "exact",
-                audit=audit,
-                learn=learn,
-                expand=prompt_expansion and mode != "full",
-                seed=kwargs.get("seed"),
-                logits_all=self._logits_all,
-                verbose=self.verbose,
-            )
+            self._session_options = {
+                "exact": mode == "exact",
+                "audit": audit,
+                "learn": learn,
+                "expand": prompt_expansion and mode != "full",
+                "seed": kwargs.get("seed"),
+                "logits_all": self._logits_all,
+                "verbose": self.verbose,
+            }
+            session = Session(self._engine, self.context_params, **self._session_options)
             undo.callback(session.close)
             self._session = session
             self._ctx = SplitContext(session.context, self._rows, session)
@@ -390,19 +391,23 @@ class TailoredLlama(
     # ---- the end ----
 
     def close(self) -> None:
-        """Free everything, after the step that is being computed. Closing twice is allowed."""
+        """Free everything, forks first, after the step that is being computed. Twice is allowed."""
         if isinstance(self.__dict__.get("_model"), Closed):
             return
+        self._close_forks()
         session, self._session = self._session, None
         if session is not None:
             self._ctx.close()  # and the model: before others may get their addresses
-            self._model.close()
+            if self._parent is None:
+                self._model.close()
             session.close()
-            self._engine.close()
             self._close_batch()
+            if self._parent is None:
+                self._engine.close()
         elif not self._is_only_vocabulary:
             return  # loading has failed, and cleared up
-        super().close()
+        if self._parent is None:
+            super().close()
         # what llama_cpp.Llama would go on with is gone
         self._model = self._ctx = self.tokenizer_ = Closed()
         self._absent = "the model is closed"

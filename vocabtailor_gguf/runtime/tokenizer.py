@@ -112,7 +112,6 @@ class Tokenizer:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._buffer = ctypes.create_string_buffer(_MAX_PIECE)
         self.n_vocab = int(model.n_vocab())
         self.always_on = always_on(model.vocab)  # (n,) int32, ascending
 
@@ -123,7 +122,7 @@ class Tokenizer:
 
     def piece(self, token: int) -> bytes:
         """Return the text of a token; special tokens have none."""
-        buffer = self._buffer
+        buffer = ctypes.create_string_buffer(_MAX_PIECE)  # several threads may ask
         n = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[: max(n, 0)]
 
