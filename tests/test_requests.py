@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -323,3 +324,55 @@ def test_a_fork_keeps_its_engine_and_ends_alone(tiny_split: Any) -> None:
     del llm
     left.eval([5, 6])
     left.close()
+
+
+def test_modes_take_turns_on_one_text(
+    tiny: Any, tiny_split: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact and full mode are stock's whatever was before; the text stays, and its beginning."""
+
+    def fails(self: Session, ids: Any) -> None:
+        raise MemoryError
+
+    core = tiny_split("llama", n_vocab=2048).core
+    stock = llama_cpp.Llama(str(tiny("llama", n_vocab=2048)), **COMMON)
+    llm = TailoredLlama(core, token_set=TokenSet(range(300, 400)), **COMMON)
+    known = list(PROMPTS[0])
+    for mode in ("full", "exact", "tailored", "exact", "tailored", "full"):
+        llm.set_mode(mode)
+        assert llm.mode == mode
+        assert (len(llm.active_ids) == 2048) == (mode == "full")
+        out = []
+        for model in (stock, llm):
+            model.set_seed(4)
+            # the first tokens of the prompt are what the text begins with
+            out.append(list(itertools.islice(model.generate(known, temp=0.9), 24)))
+        if mode == "tailored":
+            assert set(out[1]) <= set(llm.active_ids.tolist()) | set(known)
+            stock.reset()
+            llm.reset()
+            known = known[:-1]
+        else:
+            assert out[0] == out[1]
+            known += out[0][:8]
+    llm.set_mode("tailored", audit=1.0)
+    list(itertools.islice(llm.generate(known, temp=0.0), 8))
+    assert llm.audit_report().audited == 8
+    for mode, audit in (("none", 0.0), ("exact", 0.5), ("tailored", 2.0)):
+        with pytest.raises(ValueError, match="mode"):
+            llm.set_mode(mode, audit=audit)  # type: ignore[arg-type]
+    rows = llm.active_ids
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "set_static", fails)
+        with pytest.raises(MemoryError):
+            llm.set_mode("full")
+    assert (llm.mode, llm.audit_report().audited) == ("tailored", 8)
+    assert np.array_equal(llm.active_ids, rows)
+    live = llm.generate(known, temp=0.0)
+    next(live)
+    llm.set_mode("full")
+    with pytest.raises(SupersededError):
+        next(live)
+    assert llm.fork().mode == "full"
+    llm.close()
+    stock.close()

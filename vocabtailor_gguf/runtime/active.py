@@ -3,25 +3,72 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vocabtailor_gguf.runtime.arguments import check_own
 from vocabtailor_gguf.runtime.owner import Mode, SessionOwner
+from vocabtailor_gguf.runtime.states import Over
 from vocabtailor_gguf.sets.learning import learned, learned_counts
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 class ActiveSet(SessionOwner):
-    """Token sets, and what turned out to lack in them."""
+    """The mode, token sets, and what turned out to lack in them."""
 
     token_set: TokenSet | None
+    _over: Over
+    _asked: dict[str, Any]  # this package's own arguments
+    _session_options: dict[str, Any]
     _counted: dict[int, int]  # what had been needed when the token set was put in
 
     @property
     def mode(self) -> Mode:
         """``"exact"``, ``"tailored"`` or ``"full"``."""
         return self._mode
+
+    def set_mode(self, mode: Mode, *, audit: float = 0.0) -> None:
+        """Generate in another mode from here on; the text stays, a live generation is superseded.
+
+        Args:
+            mode: ``"exact"``, ``"tailored"`` or ``"full"``.
+            audit: In mode ``"tailored"``, the share of steps that are audited.
+
+        Raises:
+            ValueError: There is no such mode, or an argument does not fit it.
+
+        Example:
+            >>> llm = TailoredLlama(CORE, n_ctx=64, verbose=False)
+            >>> llm.set_mode("full")
+            >>> llm.active_ids.size == llm.n_vocab()
+            True
+            >>> llm.close()
+        """
+        asked = {**self._asked, "mode": mode, "audit": audit}
+        own = {"over": asked["logprobs_over"], "learn": asked["learn"], "audit": audit}
+        check_own(mode, asked["whole_head"], **own)
+        with self._text.lock:
+            before = self._asked
+            try:
+                self._use_mode(asked)
+                self.set_token_set(self.token_set)
+            except BaseException:
+                self._use_mode(before)  # whose rows are still there
+                raise
+
+    def _use_mode(self, asked: dict[str, Any]) -> None:
+        mode: Mode = asked["mode"]
+        options = {
+            "exact": mode == "exact",
+            "audit": asked["audit"],
+            "expand": asked["prompt_expansion"] and mode != "full",
+        }
+        self._text.set_mode(**options)
+        self._mode, self._asked = mode, asked
+        self._over = asked["logprobs_over"] if mode == "tailored" else "vocabulary"
+        self._session_options = {**self._session_options, **options}
 
     @property
     def active_ids(self) -> npt.NDArray[np.int32]:

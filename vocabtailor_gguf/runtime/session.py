@@ -91,20 +91,40 @@ class Session:
         self.n_ctx = int(self.context.n_ctx())
         self._n_batch = int(params.n_batch)
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
-        self.forms: Forms | None = Forms(engine.tokenizer.vocab) if expand else None
+        self.forms: Forms | None = None
         self.verifier: Verifier | None = None
-        if exact or audit:
-            self.verifier = Verifier(self.native, engine.whole_head, engine.tokenizer.vocab)
+        self._seed = seed
+        self._learn = learn
+        self._is_closed = False
+        self._set_mode(exact=exact, audit=audit, expand=expand)
+
+    # ---- how tokens are chosen ----
+
+    def set_mode(self, *, exact: bool, audit: float = 0.0, expand: bool = True) -> None:
+        """Choose tokens in another way from here on; the text stays, a live request is superseded.
+
+        Arguments as of the constructor.
+        """
+        with self.lock:
+            self.check_open()
+            self.use_chain(None)
+            self._set_mode(exact=exact, audit=audit, expand=expand)
+
+    def _set_mode(self, *, exact: bool, audit: float, expand: bool) -> None:
+        if expand and self.forms is None:
+            self.forms = Forms(self.engine.tokenizer.vocab)
+        if (exact or audit) and self.verifier is None:
+            vocab = self.engine.tokenizer.vocab
+            self.verifier = Verifier(self.native, self.engine.whole_head, vocab)
+        self._expand = expand
+        self._owns_text = exact  # the verifier: drafts lie beyond the text
         self._decide: Decide = Active(self.native)
         if exact:
             assert self.verifier is not None
             self._decide = Verified(self.verifier)
         elif audit:
             assert self.verifier is not None
-            self._decide = Audited(self.native, self.verifier, audit, seed)
-        self._learn = learn
-        self._owns_text = exact  # the verifier: drafts lie beyond the text
-        self._is_closed = False
+            self._decide = Audited(self.native, self.verifier, audit, self._seed)
 
     # ---- the active set ----
 
@@ -153,7 +173,7 @@ class Session:
         if self.sampling is not None and self.holder is not None:
             raised = [t for t, b in self.sampling.bias.items() if b > 0]
             self.head.append(np.array(raised, dtype=np.int32))
-        if self.forms is not None and ids.size:
+        if self._expand and self.forms is not None and ids.size:
             self.head.append(self.forms.find(ids))
         return n_missed
 
