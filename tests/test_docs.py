@@ -26,6 +26,8 @@ MODULES = (
     "binding.store",
     "hub",
     "llama",
+    "runtime.active",
+    "runtime.forks",
     "runtime.scoring",
     "sets.token_set",
     "split.cache",

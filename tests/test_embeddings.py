@@ -55,6 +55,26 @@ def test_embeddings_are_stocks(
             assert ours.embed(texts, normalize=normalize, return_count=True) == expected
 
 
+def test_a_fork_may_embed_while_its_model_generates(
+    tiny: Callable[..., Path], tiny_split: Callable[..., Any]
+) -> None:
+    mean = POOLING["mean"]
+    with (
+        both(tiny, tiny_split, "llama", "exact") as (stock, ours),
+        contextlib.closing(
+            llama_cpp.Llama(str(tiny("llama")), embedding=True, pooling_type=mean, **COMMON)
+        ) as embedder,
+    ):
+        expected = take(stock, PROMPTS[0], 20)
+        fork = ours.fork(pooling_type=mean)
+        ours.set_seed(1)
+        stream = ours.generate(PROMPTS[0])
+        found = [next(stream) for _ in range(10)]
+        assert fork.embed(TEXTS, normalize=True) == embedder.embed(TEXTS, normalize=True)
+        found += [next(stream) for _ in range(10)]
+        assert found == expected
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_embeds(
     tiny: Callable[..., Path], tiny_split: Callable[..., Any], name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Self
 
+from vocabtailor_gguf.runtime.embeddings import ask_for_embeddings
 from vocabtailor_gguf.runtime.facts import SplitContext
 from vocabtailor_gguf.runtime.owner import SessionOwner
 from vocabtailor_gguf.runtime.session import Session
@@ -25,12 +26,15 @@ class Forks(SessionOwner):
     token_set: TokenSet | None
     cache: Any
 
-    def fork(self) -> Self:
+    def fork(self, *, pooling_type: int | None = None) -> Self:
         """Return a model with a text of its own on the same engine.
 
         Weights, store, whole head and static rows are shared; the context, the text, the rows that
         requests add, the seed and the cache of states are the fork's own. Forks may generate at the
         same time, each in one thread. Closing a model closes its forks first.
+
+        Args:
+            pooling_type: For a fork that embeds: how llama.cpp makes one vector of a text's.
 
         Raises:
             VocabTailorError: The model is closed, or llama.cpp cannot make another context.
@@ -45,17 +49,18 @@ class Forks(SessionOwner):
         """
         text = self._text
         fork = object.__new__(type(self))
-        fork.__dict__.update(self.__dict__)
-        fork._session = fork._forks = fork._own_batch = fork.cache = None
-        fork._parent = self
-        # each session puts its own callback into the parameters
-        fork.context_params = type(self.context_params).from_buffer_copy(self.context_params)
         with text.lock:
-            session = Session(
-                self._engine, fork.context_params, **self._session_options, share=text
-            )
+            fork.__dict__.update(self.__dict__)
+            fork._session = fork._forks = fork._own_batch = fork.cache = None
+            fork._parent = self
+            # each session puts its own callback into the parameters
+            params = type(self.context_params).from_buffer_copy(self.context_params)
+            if pooling_type is not None:
+                params.pooling_type = pooling_type
+                ask_for_embeddings(params)
+            session = Session(self._engine, params, **self._session_options, share=text)
             session.watch(list(learned_counts(self.token_set)))
-            fork._counted = session.needed()
+            fork.context_params, fork._counted = params, session.needed()
         fork._session = session
         fork._ctx = SplitContext(session.context, fork._rows, session)
         if self._forks is None:
