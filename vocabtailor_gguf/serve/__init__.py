@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: several texts over one engine, behind FastAPI."""
