@@ -161,5 +161,8 @@ class Scoring(SessionOwner):
     def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
         """As ``llama_cpp.Llama.create_chat_completion``; tailored mode says which probabilities."""
         upstream: Any = super()
-        out: dict[str, Any] | Iterator[Any] = upstream.create_chat_completion(*args, **kwargs)
+        return self.with_over(upstream.create_chat_completion(*args, **kwargs))
+
+    def with_over(self, out: dict[str, Any] | Iterator[Any]) -> Any:
+        """Return a response, or its chunks, that say in tailored mode which probabilities."""
         return say_over(out, self._over) if self._mode == "tailored" else out
