@@ -18,6 +18,7 @@ _COMMANDS = {
     "set": "show token sets and combine them",
     "run": "generate text from a split model",
     "chat": "talk with a model that has a chat template",
+    "serve": "serve a model over HTTP, as OpenAI's interface has it",
     "cache": "list and clear the models that were split on first use",
     "completion": "print a script that lets a shell complete commands and options",
     "doctor": "tell whether this machine can run split models, and how well",

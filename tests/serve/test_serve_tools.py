@@ -1,0 +1,124 @@
+"""Answers that obey a schema, and tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from servers import CHAT, Running, serving
+
+
+def test_json_and_tools(client: openai.OpenAI) -> None:
+    found: Any = client.chat.completions.create(
+        model="tiny", messages=CHAT, max_tokens=200, temperature=0,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "array", "items": {"const": 1},
+                                                   "minItems": 2, "maxItems": 3}},
+        },
+    )  # fmt: skip
+    assert set(json.loads(found.choices[0].message.content)) == {1}
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "find",
+            "parameters": {
+                "type": "object",
+                "properties": {"what": {"enum": ["a", "b"]}},
+                "required": ["what"],
+            },
+        },
+    }
+    named = {"type": "function", "function": {"name": "find"}}
+    for choice in ("required", named):
+        answer: Any = client.chat.completions.create(
+            model="tiny", messages=CHAT, tools=[tool], tool_choice=choice, temperature=0
+        )
+        call = answer.choices[0].message.tool_calls[0]
+        assert call.function.name == "find"
+        assert json.loads(call.function.arguments)["what"] in ("a", "b")
+        stream: Any = client.chat.completions.create(
+            model="tiny",
+            messages=CHAT,
+            tools=[tool],
+            tool_choice=choice,
+            temperature=0,
+            stream=True,
+        )
+        parts = [c.choices[0].delta.tool_calls for c in stream]
+        text = "".join(p[0].function.arguments for p in parts if p)
+        assert text == call.function.arguments
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/city"}},
+            "required": ["city"],
+            "$defs": {"city": {"enum": ["Rome", "Oslo"]}},
+        },
+    },
+}
+
+
+TIME = {"type": "function", "function": {"name": "time"}}
+
+
+@pytest.fixture(scope="module")
+def roomy(core: Path) -> Iterator[Running]:
+    """A server with room for tools."""
+    with serving(core, slots=1, n_ctx=1024) as running:
+        yield running
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "none", None])
+def test_a_choice_of_tools(roomy: Running, choice: str | None) -> None:
+    client = roomy.client()
+    history: list[Any] = [
+        *CHAT,
+        {
+            "role": "assistant", "content": None,
+            "tool_calls": [{"id": "1", "type": "function",
+                            "function": {"name": "time", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "noon"},
+    ]  # fmt: skip
+    given: dict[str, Any] = {} if choice is None else {"tool_choice": choice}
+    seen = set()
+    for seed in range(12):
+        ask: dict[str, Any] = {
+            "model": "tiny", "messages": history, "tools": [WEATHER, TIME], "temperature": 2.0,
+            "seed": seed, "max_tokens": 60, **given,
+        }  # fmt: skip
+        answer: Any = client.chat.completions.create(**ask)
+        message = answer.choices[0].message
+        chunks: list[Any] = list(client.chat.completions.create(**ask, stream=True))
+        deltas = [c.choices[0].delta for c in chunks]
+        assert chunks[-1].choices[0].finish_reason == answer.choices[0].finish_reason
+        if message.tool_calls:
+            assert answer.choices[0].finish_reason == "tool_calls"
+            call = message.tool_calls[0].function
+            if call.name == "weather":
+                assert json.loads(call.arguments)["city"] in ("Rome", "Oslo")
+            streamed = deltas[0].tool_calls[0].function
+            assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+            seen.add(call.name)
+        else:
+            assert message.content is not None
+            if choice != "none":
+                assert "".join(d.content or "" for d in deltas) == message.content
+            seen.add("text")
+    client.close()
+    assert seen <= {"weather", "time", "text"}
+    if choice == "none":
+        assert seen == {"text"}
+    else:
+        assert seen & {"weather", "time"}
