@@ -84,7 +84,7 @@ def examples(
         BadRecord: A record cannot be used.
         BadFileError: The file cannot be read.
     """
-    for where, record in _records(name, task):
+    for where, record in records(name, text_field=task.output_field or "text"):
         try:
             if isinstance(record, BadRecord):
                 raise record
@@ -119,7 +119,16 @@ def _example(where: str, record: Any, task: Task) -> Example:
     return Example(prompt, task.output.replace("{output}", wanted))
 
 
-def _records(name: str, task: Task) -> Iterator[tuple[str, Any]]:
+def records(name: str, *, text_field: str = "text") -> Iterator[tuple[str, Any]]:
+    """Yield where each record of a file stands, and what it holds; of any type, or a `BadRecord`.
+
+    Args:
+        name: A path, or "-" for JSONL on standard input.
+        text_field: Field that gets the paragraphs of a plain text.
+
+    Raises:
+        BadFileError: The file cannot be read.
+    """
     kind = kind_of(name)
     if kind == "parquet":
         yield from _parquet(name)
@@ -138,7 +147,7 @@ def _records(name: str, task: Task) -> Iterator[tuple[str, Any]]:
             elif kind in ("csv", "tsv"):
                 yield from _csv(name, text, "," if kind == "csv" else "\t")
             else:
-                yield from _paragraphs(name, text, task.output_field or "text")
+                yield from _paragraphs(name, text, text_field)
         except UnicodeDecodeError as e:
             at = raw.n_read - len(e.object) + e.start
             raise BadFileError(f"{name}: not UTF-8: {e.reason} at byte {at}") from e

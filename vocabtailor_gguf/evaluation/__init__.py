@@ -1,0 +1,1 @@
+"""Tasks with their metrics, for each mode and token set."""

@@ -1,0 +1,149 @@
+"""Prompts as token ids: examples before them, a chat template around them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp.llama_chat_format as chat_format
+import numpy as np
+import numpy.typing as npt
+
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.evaluation.rows import Row, digest
+from vocabtailor_gguf.evaluation.tasks import EvalTask, Style
+
+_TEMPLATE = "tokenizer.chat_template"
+_UNKNOWN = "tokenizer.ggml.unknown_token_id"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A prompt.
+
+    Attributes:
+        row: The row it is of.
+        tokens: Its ids.
+        n_shots: Examples in it.
+    """
+
+    row: Row
+    tokens: tuple[int, ...]
+    n_shots: int
+
+    @property
+    def key(self) -> str:
+        """What stands for its content."""
+        return digest(list(self.tokens), self.row.fields, self.row.tests)
+
+
+def style_of(tokenizer: Any) -> Style:
+    """Return ``"chat"`` for a tokenizer with a chat template, else ``"base"``."""
+    return "chat" if _TEMPLATE in tokenizer.metadata else "base"
+
+
+class Prompter:
+    """Makes prompts.
+
+    Args:
+        tokenizer: A ``llama_cpp.Llama`` of the store.
+        task: Fields and templates.
+        style: Whether examples precede the prompt as text, or as turns of a chat.
+        shots: Examples, fewer of which are taken where a prompt would not fit.
+        n_ctx: Tokens of the context.
+
+    Raises:
+        BadFileError: The model's chat template cannot be read.
+        VocabTailorError: The model has none.
+    """
+
+    def __init__(
+        self, tokenizer: Any, task: EvalTask, style: Style, shots: Sequence[Row], n_ctx: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._task = task
+        self._template = task.form(style).template
+        self._shots = list(shots)
+        self._room = n_ctx - task.max_tokens
+        self._chat = _formatter(tokenizer) if style == "chat" else None
+
+    def prompt(self, row: Row) -> Prompt:
+        """Return the prompt of a row.
+
+        Raises:
+            VocabTailorError: It does not fit even without examples.
+        """
+        for n_shots in range(len(self._shots), -1, -1):
+            tokens = self._tokens(self._text(row, self._shots[:n_shots]))
+            if len(tokens) <= self._room:
+                return Prompt(row, tuple(tokens), n_shots)
+        raise VocabTailorError(
+            f"task {self._task.name}: row {row.number}: {len(tokens)} tokens and "
+            f"{self._task.max_tokens} of the answer; raise -c"
+        )
+
+    def profiled(self, row: Row) -> tuple[str, str]:
+        """Return a training row's prompt and output, as texts to profile a token set from."""
+        prompt, answer = self._template.prompt(row.fields), self._template.answer(row.fields)
+        return (prompt, answer) if self._chat is None else (prompt.rstrip(), answer.strip())
+
+    def whole(self, row: Row) -> str:
+        """Return a training row as one text, with all that surrounds it in a prompt."""
+        return self._text(row, []) + self.profiled(row)[1]
+
+    def _text(self, row: Row, shots: Sequence[Row]) -> str:
+        if self._chat is None:
+            before = "".join("".join(self.profiled(s)) for s in shots)
+            return before + self._template.prompt(row.fields)
+        messages: list[Any] = []
+        for shot in shots:
+            prompt, answer = self.profiled(shot)
+            messages.append({"role": "user", "content": prompt})
+            messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "user", "content": self.profiled(row)[0]})
+        try:
+            return str(self._chat(messages=messages).prompt)
+        except Exception as e:  # a template may raise anything
+            raise BadFileError(f"the model's chat template: {type(e).__name__}: {e}") from e
+
+    def _tokens(self, text: str) -> list[int]:
+        is_chat = self._chat is not None  # whose template writes the special tokens
+        found: list[int] = self._tokenizer.tokenize(
+            text.encode("utf-8"), add_bos=not is_chat, special=is_chat
+        )
+        return found
+
+
+def _formatter(tokenizer: Any) -> Any:
+    template = tokenizer.metadata.get(_TEMPLATE)
+    if template is None:
+        raise VocabTailorError("the model has no chat template: take base prompts")
+
+    def text(token: int) -> str:
+        return str(tokenizer._model.token_get_text(token)) if token >= 0 else ""
+
+    try:
+        return chat_format.Jinja2ChatFormatter(
+            template, eos_token=text(tokenizer.token_eos()), bos_token=text(tokenizer.token_bos())
+        )
+    except Exception as e:  # of Jinja2, which is llama-cpp-python's
+        raise BadFileError(f"the model's chat template: {type(e).__name__}: {e}") from e
+
+
+def prune(prompt: Prompt, kept: npt.NDArray[np.int32], unknown: int | None) -> Prompt:
+    """Return a prompt as a model sees it whose vocabulary was cut to the ids `kept`.
+
+    Other tokens become the unknown token, or nothing where the vocabulary has none.
+    """
+    inside = np.isin(np.array(prompt.tokens, dtype=np.int32), kept).tolist()
+    tokens = [
+        token if known else unknown for token, known in zip(prompt.tokens, inside, strict=True)
+    ]
+    return dataclasses.replace(prompt, tokens=tuple(t for t in tokens if t is not None))
+
+
+def unknown_token(tokenizer: Any) -> int | None:
+    """Return the id of a vocabulary's unknown token, None where it has none."""
+    found = tokenizer.metadata.get(_UNKNOWN)
+    return None if found is None else int(found)
