@@ -23,6 +23,7 @@ _COMMANDS = {
     "completion": "print a script that lets a shell complete commands and options",
     "doctor": "tell whether this machine can run split models, and how well",
     "score": "score a text: log-probabilities and perplexity",
+    "eval": "evaluate models on tasks, with each mode and token set",
     "bench": "measure speed and memory against stock llama-cpp-python",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ class Stream:
 
     def _run(
         self, session: Session, sampling: Sampling, prompt: npt.NDArray[np.int32]
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None, None]:
         room = session.n_ctx - prompt.size
         budget = room if sampling.budget is None else min(sampling.budget, room)
         if budget < 1:
@@ -88,6 +88,10 @@ class Stream:
     def __next__(self) -> Step:
         """Return the next step."""
         return next(self._steps)
+
+    def close(self) -> None:
+        """End it before its time; twice is allowed."""
+        self._steps.close()
 
     @property
     def timings(self) -> Timings:
