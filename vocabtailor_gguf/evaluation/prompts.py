@@ -6,15 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_chat_format as chat_format
 import numpy as np
 import numpy.typing as npt
 
-from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.evaluation.chat import CHAT_TEMPLATE, chat_formatter, render
 from vocabtailor_gguf.evaluation.rows import Row, digest
 from vocabtailor_gguf.evaluation.tasks import EvalTask, Style
 
-_TEMPLATE = "tokenizer.chat_template"
 _UNKNOWN = "tokenizer.ggml.unknown_token_id"
 
 
@@ -40,7 +39,7 @@ class Prompt:
 
 def style_of(tokenizer: Any) -> Style:
     """Return ``"chat"`` for a tokenizer with a chat template, else ``"base"``."""
-    return "chat" if _TEMPLATE in tokenizer.metadata else "base"
+    return "chat" if CHAT_TEMPLATE in tokenizer.metadata else "base"
 
 
 class Prompter:
@@ -66,7 +65,7 @@ class Prompter:
         self._template = task.form(style).template
         self._shots = list(shots)
         self._room = n_ctx - task.max_tokens
-        self._chat = _formatter(tokenizer) if style == "chat" else None
+        self._chat = chat_formatter(tokenizer) if style == "chat" else None
 
     def prompt(self, row: Row) -> Prompt:
         """Return the prompt of a row.
@@ -102,10 +101,7 @@ class Prompter:
             messages.append({"role": "user", "content": prompt})
             messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": self.profiled(row)[0]})
-        try:
-            return str(self._chat(messages=messages).prompt)
-        except Exception as e:  # a template may raise anything
-            raise BadFileError(f"the model's chat template: {type(e).__name__}: {e}") from e
+        return render(self._chat, messages)
 
     def _tokens(self, text: str) -> list[int]:
         is_chat = self._chat is not None  # whose template writes the special tokens
@@ -113,22 +109,6 @@ class Prompter:
             text.encode("utf-8"), add_bos=not is_chat, special=is_chat
         )
         return found
-
-
-def _formatter(tokenizer: Any) -> Any:
-    template = tokenizer.metadata.get(_TEMPLATE)
-    if template is None:
-        raise VocabTailorError("the model has no chat template: take base prompts")
-
-    def text(token: int) -> str:
-        return str(tokenizer._model.token_get_text(token)) if token >= 0 else ""
-
-    try:
-        return chat_format.Jinja2ChatFormatter(
-            template, eos_token=text(tokenizer.token_eos()), bos_token=text(tokenizer.token_bos())
-        )
-    except Exception as e:  # of Jinja2, which is llama-cpp-python's
-        raise BadFileError(f"the model's chat template: {type(e).__name__}: {e}") from e
 
 
 def prune(prompt: Prompt, kept: npt.NDArray[np.int32], unknown: int | None) -> Prompt:
