@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,7 @@ def test_tests_pass_and_fail() -> None:
         ("import os; os._exit(0)", "exit"),
         ("import os; os.write(1, b'passed'); os._exit(0)", "exit"),
         ("input()", "EOFError"),
+        ("import ctypes; assert ctypes.CDLL(None).prctl(1, 0) == 0", "AssertionError"),
     ],
 )
 def test_what_code_cannot_do(code: str, ended: str) -> None:
@@ -89,3 +92,25 @@ def test_a_system_that_cannot_confine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "mips")
     with pytest.raises(UnsupportedError, match="seccomp"):
         run_tests("", "")
+
+
+def test_code_ends_with_the_caller(tmp_path: Path) -> None:
+    """Also where it sleeps for ever, and the caller is killed."""
+    caller = (
+        "from vocabtailor_gguf.evaluation.sandbox import run_tests\n"
+        "run_tests('import signal, time\\nwhile True: time.sleep(9)', '')"
+    )
+    with subprocess.Popen([sys.executable, "-c", caller]) as process:
+        children: list[str] = []
+        while not children:
+            assert process.poll() is None
+            tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            children = tasks.read_text().split()
+            time.sleep(0.05)
+        time.sleep(0.5)  # so that it has begun to sleep
+        process.kill()
+    for _ in range(1200):
+        if not Path(f"/proc/{children[0]}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")

@@ -9,13 +9,15 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 from typing import Any
 
 REFUSED = "not-confined"
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2  # linux/prctl.h, linux/seccomp.h
+# linux/prctl.h, linux/seccomp.h
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 1, 38, 22, 2
 _ALLOW, _KILL, _DENY = 0x7FFF0000, 0x80000000, 0x00050001  # deny: errno 1, EPERM
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # linux/bpf_common.h
 _NUMBER, _ARCH = 0, 4  # offsets in struct seccomp_data; the arguments' low halves follow
@@ -104,6 +106,7 @@ def confine(machine: str) -> None:
     code = filter_program(machine)
     program = _Program(len(code) // 8, code)
     for call in (
+        (_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # nothing outlives the caller's limit of time
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         (_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0),
     ):
@@ -149,6 +152,8 @@ def main() -> None:
     try:
         _limit(given["seconds"], given["memory"])
         confine(given["machine"])
+        if os.getppid() != given["parent"]:
+            return
     except (OSError, ValueError) as e:
         os.write(result, f"{REFUSED} {e}".encode())
         return

@@ -139,6 +139,9 @@ def generate(llm: TailoredLlama, question: Question) -> Generated:
     tokens: list[int] = []
     text = ""
     head_rows = n_outside = memory = None
+    # a kept beginning of the last prompt would cut this one into other batches, which round
+    # otherwise: an answer must not depend on the one before
+    llm.reset()
     steps = llm.stream(question.tokens, max_tokens=question.max_tokens, temp=0.0)
     for step in steps:
         # what a request adds is there only while it lives

@@ -224,6 +224,9 @@ class ResultsFile:
         except BlockingIOError as e:
             self.close()
             raise BadFileError(f"{path}: is being written by another process") from e
+        except OSError as e:
+            self.close()
+            raise BadFileError(f"{path}: cannot be written: {e.strerror}") from e
         except BaseException:
             self.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import secrets
 import subprocess
@@ -71,6 +72,7 @@ def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
         "tests": tests,
         "word": word,
         "machine": machine,
+        "parent": os.getpid(),
         "seconds": asked.seconds,
         "memory": asked.memory,
     }

@@ -145,16 +145,14 @@ def _check(where: str, data: dict[str, Any]) -> None:
     if unknown:
         raise BadFileError(f"{where}: {unknown[0]!r}: expected one of {', '.join(_KEYS)}")
     if data.get("metric") not in METRICS:
-        found = data.get("metric")
-        raise BadFileError(
-            f"{where}: metric: found {found!r}, expected one of {', '.join(METRICS)}"
-        )
+        found = _shown(data.get("metric"))
+        raise BadFileError(f"{where}: metric: found {found}, expected one of {', '.join(METRICS)}")
     if not isinstance(data.get("output"), str):
         raise BadFileError(f"{where}: output: expected the name of a field")
     for key, least in (("shots", 0), ("max_tokens", 1)):
         found = data.get(key, least)
         if type(found) is not int or not least <= found < 2**20:
-            raise BadFileError(f"{where}: {key}: found {found!r}, expected {least} or more")
+            raise BadFileError(f"{where}: {key}: found {_shown(found)}, expected {least} or more")
     for key in ("variables", "options"):
         if not _is_strings(data.get(key, {})):
             raise BadFileError(f"{where}: {key}: expected names and texts")
@@ -178,6 +176,11 @@ def _check(where: str, data: dict[str, Any]) -> None:
             or not all(isinstance(s, str) and s for s in stop)
         ):
             raise BadFileError(f"{where}: {style}: expected template: FILE and stop: [TEXT, ...]")
+
+
+def _shown(found: Any) -> str:
+    """Return a value for an error; a list of aliases may be far larger than its file."""
+    return repr(found) if isinstance(found, str | int | float) else type(found).__name__
 
 
 def _is_strings(found: Any) -> bool:
