@@ -7,14 +7,15 @@ MODELS  := models
 GEMMA   := $(MODELS)/gemma-3-270m-q4_k_m.gguf
 SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 CPUS    := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/*/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py)
+SOURCES := pyproject.toml CMakeLists.txt README.md $(wildcard native/src/*/* native/include/* vocabtailor_gguf/*.py vocabtailor_gguf/*/*.py vocabtailor_gguf/*/*/*.py vocabtailor_gguf/*/*/*.yaml vocabtailor_gguf/*/*/*.txt)
 
-.PHONY: help demo test lint format install models bench clean FORCE
+.PHONY: help demo test lint format install models tables bench clean FORCE
 
 help:
 	@echo "make demo    build, fetch Gemma 3 270M, split it, run it three ways side by side"
 	@echo "make test    build, fetch the test models, run all tests and the linters"
 	@echo "make lint    ruff, mypy, clang-format, compiler warnings as errors"
+	@echo "make tables  write the tables of README and docs from docs/results"
 	@echo "make bench   measure against stock llama-cpp-python on this machine"
 
 # llama.cpp is compiled here: let it use every core
@@ -68,6 +69,10 @@ format: $(VENV)/.deps
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i native/src/*/* native/include/*.h native/examples/*.c tests/native/*.cpp
+
+# the tables of README and docs from docs/results
+tables: install
+	$(PY) tools/doc_tables.py
 
 bench: install models
 	@for model in $(GEMMA) $(SMOLLM2); do \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,28 @@ class GroupSummary:
     n_threads: int | None
     llama: str
     variants: tuple[VariantSummary, ...]
+
+
+def groups_of_json(data: Any) -> list[GroupSummary]:
+    """Return summaries from what ``vocabtailor eval --json`` prints.
+
+    Raises:
+        TypeError, KeyError: It is something else.
+    """
+    return [
+        GroupSummary(**{**group, "variants": tuple(map(_variant_of_json, group["variants"]))})
+        for group in data
+    ]
+
+
+def _variant_of_json(data: dict[str, Any]) -> VariantSummary:
+    figures = []
+    for figure in data["figures"]:
+        away = figure["difference"]
+        figures.append(
+            Figure(figure["name"], figure["value"], None if away is None else Difference(**away))
+        )
+    return VariantSummary(**{**data, "figures": tuple(figures)})
 
 
 def summarise(read: Read) -> list[GroupSummary]:
