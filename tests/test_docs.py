@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import io
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,10 @@ from vocabtailor_gguf.cli import main
 ROOT = Path(__file__).parent.parent
 MODULES = (
     "binding.store",
+    "evaluation.metrics.code",
+    "evaluation.metrics.extraction",
+    "evaluation.metrics.maths",
+    "evaluation.templates",
     "hub",
     "llama",
     "runtime.active",
@@ -83,17 +88,20 @@ def test_readme_commands(
     monkeypatch.chdir(tmp_path)
     shutil.copy(smollm2, "model.gguf")
     vocabtailor_gguf.TokenSet(range(200, 5000)).save("en.tokens.json")
-    example = '{"source": "The cat sleeps.", "target": "Il gatto dorme."}'
-    for name in ("train.jsonl", "test.jsonl"):
-        Path(name).write_text(example, encoding="utf-8")
+    for name, source in (("train.jsonl", "The cat sleeps."), ("test.jsonl", "The dog sleeps.")):
+        example = {"source": source, "target": "Il gatto dorme."}
+        Path(name).write_text(json.dumps(example), encoding="utf-8")
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(c, comments=True) for c in lines if c.startswith("vocabtailor ")]
     names = [c[1] for c in commands]
     assert names.index("split") == 0
-    assert {"run", "chat", "merge", "inspect", "verify", "bench", "profile", "set"} <= set(names)
+    shown = {"run", "chat", "merge", "inspect", "verify", "bench", "profile", "set", "eval"}
+    assert shown <= set(names)
     for command in commands:
         if command[1] == "bench":
             command += ["-r", "1", "-n", "4", "-p", "0", "--modes", "stock", "tailored"]
+        if command[1] == "eval":
+            command += ["-n", "4"]
         if command[1] == "chat":
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello!\n/quit\n")))
         if "-hf" in command:
