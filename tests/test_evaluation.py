@@ -23,7 +23,7 @@ from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.evaluation.evaluate import DataSet, Options, evaluate
-from vocabtailor_gguf.evaluation.generate import Question, cut, generate
+from vocabtailor_gguf.evaluation.generate import Answerer, Question, cut
 from vocabtailor_gguf.evaluation.results import ResultsFile, read_results
 from vocabtailor_gguf.evaluation.summary import summarise
 from vocabtailor_gguf.evaluation.tasks import load_task
@@ -213,15 +213,37 @@ def test_stops_and_cuts(tiny_split: Any) -> None:
     with contextlib.closing(
         TailoredLlama(tiny_split("llama").core, n_ctx=256, n_threads=1, verbose=False)
     ) as llm:
+        answerer = Answerer(llm)
         prompt = tuple(llm.tokenize(b"hello world"))
-        whole = generate(llm, Question("", prompt, 12, ()))
+        whole = answerer.answer(Question("", prompt, 0, 12, ()))
         assert len(whole.tokens) == 12
         stop = whole.text[5:8]
-        found = generate(llm, Question("", prompt, 12, (stop,)))
+        found = answerer.answer(Question("", prompt, 0, 12, (stop,)))
         assert found.text == whole.text[: whole.text.index(stop)]
         assert found.tokens == whole.tokens[: len(found.tokens)]
-        again = generate(llm, Question("", prompt, 12, ()))  # what was broken off leaves no trace
+        again = answerer.answer(Question("", prompt, 0, 12, ()))  # what broke off leaves no trace
         assert again.tokens == whole.tokens
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mamba"])  # one memory cannot be cut
+@pytest.mark.parametrize("mode", ["full", "exact", "tailored"])
+def test_an_answer_does_not_depend_on_the_one_before(tiny_split: Any, name: str, mode: Any) -> None:
+    """Bit for bit: in any order, from an empty context, and after prompts that go on alike."""
+    core = tiny_split(name).core
+    options: dict[str, Any] = {"n_ctx": 256, "n_threads": 1, "verbose": False}
+    random = np.random.default_rng(7)
+    shared = tuple(random.integers(3, 300, 50).tolist())
+    ends = [(9, 8, 7), (9, 8, 7, 6, 5), (9, 8, 30), tuple(range(40, 70))]
+    questions = [Question("", (*shared, *end), len(shared), 12, ()) for end in ends]
+    logits = []
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2], [1]):
+        with contextlib.closing(TailoredLlama(core, mode=mode, **options)) as llm:
+            answerer = Answerer(llm)
+            for i in order:
+                answer = answerer.answer(questions[i])
+                logits.append((i, answer.tokens, llm.last_logits()[1].max()))
+    for i in range(len(ends)):
+        assert len({found[1:] for found in logits if found[0] == i}) == 1
 
 
 @pytest.mark.slow

@@ -200,6 +200,11 @@ def test_base_prompts(tokenizer: Any, data: Path) -> None:
     expected = "".join(f"Source: {r['source']}\nTarget: {r['target']}\n\n" for r in ROWS[5:7])
     assert text.strip() == f"{expected}Source: {ROWS[0]['source']}\nTarget:"
     assert prompt.n_shots == 2 and prompt.tokens[0] == tokenizer.token_bos()
+    shared = prompt.tokens[: prompt.n_shared]
+    text = tokenizer.detokenize(list(shared)).decode()
+    assert text.strip().startswith(expected.strip()) and ROWS[0]["source"] not in text
+    others = [prompter.prompt(row) for row in found.rows]
+    assert all(p.tokens[: len(shared)] == shared for p in others)
     keys = {prompter.prompt(row).key for row in found.rows}
     assert len(keys) == len(found.rows)
 
@@ -243,7 +248,10 @@ def test_pruning_a_prompt(tokenizer: Any) -> None:
     assert len(seen.tokens) == len(prompt.tokens)
     for token, before in zip(seen.tokens, prompt.tokens, strict=True):
         assert token == (before if before in kept else unknown)
-    assert all(t in kept for t in prune(prompt, kept, None).tokens)
+    gone = prune(prompt, kept, None)
+    assert all(t in kept for t in gone.tokens)
+    before = prompt.tokens[: prompt.n_shared]
+    assert gone.n_shared == sum(t in kept for t in before) < len(gone.tokens)
 
 
 # ---- variants and sets ----

@@ -194,16 +194,7 @@ class _Bench:
         seen = self._seen(variant, chosen)
         done = results.read.of(run.key)
         todo = {p.key: p for p in self._prompts if p.key not in done}
-        questions = [
-            Question(
-                prompt.key,
-                seen[prompt.key].tokens,
-                self._task.max_tokens,
-                self._task.form(self._style).stop,
-                self._full.get(prompt.key, ()),
-            )
-            for prompt in todo.values()
-        ]
+        questions = [self._question(key, seen[key]) for key in todo]
         told = f"{run.model}, {run.data}, {run.variant}"
         n_done = len(seen) - len(todo)
         for found in answer(self._loading(run.key, variant, chosen), questions) if todo else ():
@@ -214,6 +205,16 @@ class _Bench:
         if variant.way == "full":
             self._full = {key: row.tokens for key, row in results.read.of(run.key).items()}
         return run.key
+
+    def _question(self, key: str, prompt: Prompt) -> Question:
+        return Question(
+            key,
+            prompt.tokens,
+            prompt.n_shared,
+            self._task.max_tokens,
+            self._task.form(self._style).stop,
+            self._full.get(key, ()),
+        )
 
     def _run_of(self, variant: Variant, chosen: TokenSet | None) -> Run:
         ids = None if chosen is None else digest(chosen.ids.tolist())

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.evaluation.chat import CHAT_TEMPLATE, chat_formatter, render
-from vocabtailor_gguf.evaluation.generate import Question, generate
+from vocabtailor_gguf.evaluation.generate import Answerer, Question
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.states import Over
@@ -182,6 +182,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
             UnsupportedError: A task asks for sampling.
         """
         answers = []
+        answerer = Answerer(self.llm)
         for request in tqdm(list(requests), disable=disable_tqdm):
             context, asked = request.args
             stop, max_tokens = _limits(asked)
@@ -192,7 +193,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
                     f"n_ctx = {self.llm.n_ctx()}"
                 )
             ids = self.tok_encode(context)[-room:]
-            answer = generate(self.llm, Question("", tuple(ids), max_tokens, stop)).text
+            answer = answerer.answer(Question("", tuple(ids), 0, max_tokens, stop)).text
             answers.append(answer)
             self.cache_hook.add_partial("generate_until", request.args, answer)
         return answers

@@ -25,11 +25,13 @@ class Prompt:
         row: The row it is of.
         tokens: Its ids.
         n_shots: Examples in it.
+        n_shared: Ids at its beginning that every prompt with these examples has, fewer than all.
     """
 
     row: Row
     tokens: tuple[int, ...]
     n_shots: int
+    n_shared: int
 
     @property
     def key(self) -> str:
@@ -62,6 +64,8 @@ class Prompter:
     ) -> None:
         self._tokenizer = tokenizer
         self._task = task
+        self._style: Style = style
+        self._empty: dict[int, list[int]] = {}  # prompts of an empty row, by number of examples
         self._template = task.form(style).template
         self._shots = list(shots)
         self._room = n_ctx - task.max_tokens
@@ -76,7 +80,7 @@ class Prompter:
         for n_shots in range(len(self._shots), -1, -1):
             tokens = self._tokens(self._text(row, self._shots[:n_shots]))
             if len(tokens) <= self._room:
-                return Prompt(row, tuple(tokens), n_shots)
+                return Prompt(row, tuple(tokens), n_shots, self._n_shared(tokens, n_shots))
         raise VocabTailorError(
             f"task {self._task.name}: row {row.number}: {len(tokens)} tokens and "
             f"{self._task.max_tokens} of the answer; raise -c"
@@ -103,6 +107,18 @@ class Prompter:
         messages.append({"role": "user", "content": self.profiled(row)[0]})
         return render(self._chat, messages)
 
+    def _n_shared(self, tokens: Sequence[int], n_shots: int) -> int:
+        """Return how far a prompt goes like that of a row whose fields are empty."""
+        if n_shots not in self._empty:
+            nothing = Row(0, dict.fromkeys(self._task.fields(self._style), ""))
+            self._empty[n_shots] = self._tokens(self._text(nothing, self._shots[:n_shots]))
+        same = 0
+        for a, b in zip(tokens[:-1], self._empty[n_shots], strict=False):
+            if a != b:
+                break
+            same += 1
+        return same
+
     def _tokens(self, text: str) -> list[int]:
         is_chat = self._chat is not None  # whose template writes the special tokens
         found: list[int] = self._tokenizer.tokenize(
@@ -117,10 +133,11 @@ def prune(prompt: Prompt, kept: npt.NDArray[np.int32], unknown: int | None) -> P
     Other tokens become the unknown token, or nothing where the vocabulary has none.
     """
     inside = np.isin(np.array(prompt.tokens, dtype=np.int32), kept).tolist()
-    tokens = [
-        token if known else unknown for token, known in zip(prompt.tokens, inside, strict=True)
-    ]
-    return dataclasses.replace(prompt, tokens=tuple(t for t in tokens if t is not None))
+    seen = [t if known else unknown for t, known in zip(prompt.tokens, inside, strict=True)]
+    shared = [t for t in seen[: prompt.n_shared] if t is not None]
+    rest = [t for t in seen[prompt.n_shared :] if t is not None]
+    n_shared = len(shared) if rest else max(len(shared) - 1, 0)
+    return dataclasses.replace(prompt, tokens=(*shared, *rest), n_shared=n_shared)
 
 
 def unknown_token(tokenizer: Any) -> int | None:

@@ -72,7 +72,7 @@ class RowResult:
         n_shots: Examples in it.
         tokens: Ids of the answer.
         text: The answer.
-        prompt_ms: Time to the first token.
+        prompt_ms: Time to the first token, without what prompts share.
         ms: From the first token to the last.
         head_rows: Rows of the active set at the end, None for an empty answer.
         n_outside: Tokens of the full vocabulary's answer that were not active, None for an empty

@@ -45,7 +45,6 @@ class VariantSummary:
         outside: Share of the tokens of the full vocabulary's answers that were not active.
         head_rows: Mean rows of the active set at the end of an answer.
         tokens_per_second: After the first token of each answer, without prompts.
-        prompt_tokens_per_second: Of the prompts, with the first token.
         memory: Mean bytes of embedding rows, head and logits.
     """
 
@@ -58,7 +57,6 @@ class VariantSummary:
     outside: float
     head_rows: float
     tokens_per_second: float
-    prompt_tokens_per_second: float
     memory: float
 
 
@@ -164,7 +162,6 @@ def _variant(run: Run, rows: Sequence[RowResult], full: Sequence[RowResult]) -> 
     same = sum(s == t for a, b in pairs for s, t in zip(a.tokens, b.tokens, strict=False))
     known = [row for row in rows if row.n_outside is not None and row.n_full]
     seconds = sum(row.ms for row in rows) / 1e3
-    prompt_seconds = sum(row.prompt_ms for row in rows) / 1e3
     return VariantSummary(
         variant=run.variant,
         n=len(rows),
@@ -175,7 +172,6 @@ def _variant(run: Run, rows: Sequence[RowResult], full: Sequence[RowResult]) -> 
         outside=_ratio(sum(row.n_outside or 0 for row in known), sum(row.n_full for row in known)),
         head_rows=_mean([row.head_rows for row in rows]),
         tokens_per_second=_ratio(sum(max(len(row.tokens) - 1, 0) for row in rows), seconds),
-        prompt_tokens_per_second=_ratio(sum(row.n_prompt for row in rows), prompt_seconds),
         memory=_mean([row.memory for row in rows]),
     )
 
