@@ -143,6 +143,18 @@ def test_a_killed_command_goes_on(tiny_split: Any, data: Path, tmp_path: Path) -
     assert sorted(rows) == list(range(len(many)))
 
 
+def test_faults_are_told_before_anything_is_computed(
+    tiny_split: Any, asked: DataSet, tmp_path: Path
+) -> None:
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"source": "a"}])
+    core = str(tiny_split("llama").core)
+    with ResultsFile(tmp_path / "r.jsonl") as results:
+        sets = [asked, DataSet(TASK, str(bad), asked.train)]
+        with pytest.raises(BadFileError, match="'target': found nothing"):
+            evaluate([(core, None)], sets, VARIANTS, results, OPTIONS)
+        assert not results.read.runs
+
+
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with (
         ResultsFile(tmp_path / "r.jsonl"),

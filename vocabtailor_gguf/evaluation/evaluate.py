@@ -97,15 +97,15 @@ def evaluate(
         VocabTailorError: An argument is wrong, or a model failed.
     """
     how = options or Options()
-    keys: list[str] = []
-    for core, vocab in models:
-        store = str(vocab or sibling_store(core))
-        with contextlib.closing(load_tokenizer(store)) as tokenizer, _answering(how) as answer:
-            for one in sets:
-                bench = _Bench(core, store, tokenizer, one, how)
-                for variant in variants:
-                    keys.append(bench.run(variant, results, answer, progress))
-    return keys
+    with contextlib.ExitStack() as stack:
+        answer = stack.enter_context(_answering(how))
+        todo = []
+        for core, vocab in models:
+            store = str(vocab or sibling_store(core))
+            tokenizer = stack.enter_context(contextlib.closing(load_tokenizer(store)))
+            # what is wrong with any of them is told before hours are spent on another
+            todo += [_ModelOnData(core, store, tokenizer, one, how) for one in sets]
+        return [one.run(variant, results, answer, progress) for one in todo for variant in variants]
 
 
 Answering = Callable[[Loading, Sequence[Question]], Iterator[Generated]]
@@ -134,7 +134,7 @@ def _answering(how: Options) -> Iterator[Answering]:
         yield there
 
 
-class _Bench:
+class _ModelOnData:
     """One model on one data set.
 
     Args:
