@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluation_parts import ROWS, write_jsonl
+from tinydata import ROWS, write_jsonl
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.cli import main

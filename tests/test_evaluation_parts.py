@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinydata import ROWS, write_jsonl
 
 from vocabtailor_gguf.errors import BadFileError, MismatchError, VocabTailorError
 from vocabtailor_gguf.evaluation.prompts import Prompter, prune, style_of, unknown_token
@@ -20,16 +20,6 @@ from vocabtailor_gguf.evaluation.tasks import METRICS, STYLES, built_in_tasks, l
 from vocabtailor_gguf.evaluation.templates import Template
 from vocabtailor_gguf.evaluation.variants import Variant, parse_variants
 from vocabtailor_gguf.runtime.tokenizer import always_on, load_tokenizer
-
-ROWS = [
-    {"source": f"the {noun} of number {i}", "target": f"word {noun} {i}"}
-    for i, noun in enumerate("water people time number way call part day".split())
-]
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
