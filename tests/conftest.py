@@ -24,6 +24,14 @@ def everything_in(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what is split on first use, or found at load, out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOCABTAILOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """Returns a function that writes a tiny model once; arguments as of write_tiny_model."""

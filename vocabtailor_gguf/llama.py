@@ -30,6 +30,7 @@ from vocabtailor_gguf.runtime.arguments import (
     with_upstream,
 )
 from vocabtailor_gguf.runtime.asked import Asked
+from vocabtailor_gguf.runtime.drafts import Drafts
 from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
@@ -86,6 +87,12 @@ class TailoredLlama(
         token_set: A `TokenSet`, the path of one, or None: then exact mode drafts with the
             tokenizer's most frequent tokens, tailored mode has always-on and prompt tokens only.
         mode: ``"exact"``, ``"tailored"`` or ``"full"``.
+        drafts: What mode ``"exact"`` drafts, which changes its speed and nothing else. ``"auto"``:
+            the active set's choices, and what followed the same words before in the text, several
+            tokens in one pass of the core, where trying at load shows that no bit changes (see
+            `stats`); ``"active"``: the active set's choices alone, a pass for each; ``"text"``: as
+            auto, with a warning where it cannot be; ``"none"``: each token is decided on the whole
+            vocabulary.
         logprobs_over: In mode ``"tailored"``, the tokens whose probabilities add up to 1:
             ``"active set"``, or ``"vocabulary"`` at the whole head's cost. Elsewhere, always the
             vocabulary.
@@ -124,6 +131,7 @@ class TailoredLlama(
         vocab_path: str | os.PathLike[str] | None = None,
         token_set: TokenSet | str | os.PathLike[str] | None = None,
         mode: Mode = "exact",
+        drafts: Drafts = "auto",
         whole_head: Placement = "mapped",
         learn: bool = False,
         audit: float = 0.0,
@@ -131,7 +139,7 @@ class TailoredLlama(
         logprobs_over: Over = "active set",
         **kwargs: Any,
     ) -> None:
-        check_own(mode, whole_head, logprobs_over, learn=learn, audit=audit)
+        check_own(mode, whole_head, logprobs_over, drafts, learn=learn, audit=audit)
         check_upstream(kwargs)
         check_path("model_path", model_path)
         check_path("vocab_path", vocab_path or "")
@@ -142,6 +150,7 @@ class TailoredLlama(
         self._asked = {
             "token_set": token_set,
             "mode": mode,
+            "drafts": drafts,
             "whole_head": whole_head,
             "learn": learn,
             "audit": audit,
@@ -180,6 +189,7 @@ class TailoredLlama(
             undo.callback(self._engine.close)
             self._session_options = {
                 "exact": mode == "exact",
+                "drafts": drafts,
                 "audit": audit,
                 "learn": learn,
                 "expand": prompt_expansion and mode != "full",
@@ -200,6 +210,11 @@ class TailoredLlama(
             self.model_path = str(core)
             self.set_token_set(token_set)
             undo.pop_all()
+        if drafts == "text" and mode == "exact" and session.n_together == 1:
+            logger.warning(
+                "drafts: no drafts from the text: this core rounds several tokens of a pass "
+                "otherwise than single ones, or cannot take tokens back"
+            )
         if mode == "tailored" and token_set is None:
             logger.warning(
                 "tailored mode without a token set: only the prompt's tokens, other forms of its "

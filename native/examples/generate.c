@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_BLOCK 16  // tokens that are verified together at most
 
 // everything that has to be freed, in the order in which it is made
 struct program {
@@ -195,7 +194,7 @@ static bool print_piece(const struct program * s, int32_t token) {
 static bool next_token(struct program * s, const int32_t * tokens, size_t n, int32_t pos, int32_t * token) {
     if (s->verifier != NULL) {
         return ok(s, vt_verifier_decode(s->verifier, tokens, n, s->err, sizeof(s->err))) &&
-               ok(s, vt_verifier_sample(s->verifier, MAX_BLOCK, token, s->err, sizeof(s->err)));
+               ok(s, vt_verifier_sample(s->verifier, SIZE_MAX, token, s->err, sizeof(s->err)));
     }
     return ok(s, vt_session_decode(s->session, tokens, n, pos, NULL, s->err, sizeof(s->err))) &&
            ok(s, vt_session_sample(s->session, s->chain, 0, token, s->err, sizeof(s->err)));

@@ -234,6 +234,7 @@ typedef struct vt_session_params {
 typedef struct vt_session_stats {
     uint64_t n_decoded; /* tokens */
     uint64_t n_head;    /* hidden states multiplied with the head */
+    uint64_t n_passes;  /* of the core: calls of llama_decode */
     int64_t  t_embed_us;
     int64_t  t_core_us;
     int64_t  t_head_us;
@@ -257,6 +258,15 @@ vt_status vt_session_attach(vt_session * s, struct llama_context * ctx, char * e
  * NULL for the last one only. Earlier outputs are dropped. The batch is cut at the context's n_batch. After VT_ERROR_COMPUTE or
  * VT_ERROR_IO the text ends at pos, at 0 where the memory cannot go back. */
 vt_status vt_session_decode(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs, char * err, size_t n_err);
+
+/* as vt_session_decode, in one pass of the core: every token is an output, and its attention is computed as in a batch of it
+ * alone. Up to as many tokens as vt_session_probe allows have the hidden states of single decodes, bit for bit. A batch must not
+ * go beyond a position that is a multiple of 256. */
+vt_status vt_session_decode_together(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
+
+/* tries up to which n, at most max, 2, 3, ... n tokens have the same hidden states together as one by one, after a short and a
+ * long text; 1 where they never have. It takes some hundred tokens of time. The session must be without a text, and is after it. */
+vt_status vt_session_probe(vt_session * s, size_t max, size_t * n, char * err, size_t n_err);
 
 /* llama_decode of a batch of token ids, with whatever sequences, positions and outputs it says; what it does to the memory is the
  * caller's to know. Its outputs take the place of earlier ones. Batches that llama.cpp cuts otherwise than into consecutive parts
@@ -354,6 +364,9 @@ typedef struct vt_verifier_params {
     vt_whole_head *            whole;     /* of the same store */
     const struct llama_vocab * vocab;     /* of the store; drafts end at its end-of-generation tokens */
     size_t                     max_block; /* tokens drafted before they are verified, at most 16; 0 for 16. 1 where the session cannot truncate. */
+    size_t                     max_pass;  /* tokens that one pass of the core takes while drafting: one that the active set chose, and others that
+                                           * followed it earlier in the text. 0 and 1 for one. Up to vt_session_probe's, it changes no bit. */
+    bool                       no_drafts; /* decide each token on the whole vocabulary */
 } vt_verifier_params;
 
 typedef struct vt_verifier_stats {
@@ -370,6 +383,8 @@ typedef struct vt_verifier_stats {
     uint64_t n_bytes;     /* memory held */
     uint64_t n_audited;   /* tokens of vt_verifier_audit */
     uint64_t n_outside;   /* of them outside the active set */
+    uint64_t n_ahead;     /* tokens that they decoded before they were chosen */
+    uint64_t n_agreed;    /* of them those that the active set then chose */
 } vt_verifier_stats;
 
 /* session and whole must outlive it. It serves one request after the other; block lengths and counts go on. */
@@ -392,8 +407,8 @@ vt_status vt_verifier_n_past(vt_verifier * v, int32_t * n, char * err, size_t n_
 vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err, size_t n_err);
 
 /* the token that the chain chooses from the whole vocabulary after the text. The chain accepts it; the text has it once it is
- * decoded. max_block: tokens that will be asked for at most. */
-vt_status vt_verifier_sample(vt_verifier * v, size_t max_block, int32_t * token, char * err, size_t n_err);
+ * decoded. n_left: tokens that will be asked for at most, this one included. */
+vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t * token, char * err, size_t n_err);
 
 /* the text goes on with n tokens; that is free for the token that was just given where its draft is there already */
 vt_status vt_verifier_decode(vt_verifier * v, const int32_t * tokens, size_t n, char * err, size_t n_err);

@@ -83,6 +83,32 @@ class NativeSession:
             marks,
         )
 
+    def decode_together(self, tokens: npt.NDArray[np.int32], *, pos: int) -> None:
+        """Decode (n,) token ids in one pass, each with the attention of a batch of it alone.
+
+        Every token is an output. Up to as many tokens as `probe` allows have the hidden states of
+        single decodes, bit for bit.
+
+        Raises:
+            VocabTailorError: The tokens go beyond a position that is a multiple of 256, or as in
+                `decode`.
+        """
+        ids = checked_ids(tokens)
+        pointer = native.ffi.from_buffer("int32_t[]", ids)
+        native.call("vt_session_decode_together", self.handle, pointer, ids.size, pos)
+
+    def probe(self, most: int) -> int:
+        """Return how many tokens, up to `most`, have the same bits together as one by one.
+
+        It tries, which takes some hundred tokens of time; the session must be without a text.
+
+        Raises:
+            VocabTailorError: There is a text, or no context.
+        """
+        out = native.ffi.new("size_t *")
+        native.call("vt_session_probe", self.handle, most, out)
+        return int(out[0])
+
     def decode_batch(self, batch: Any) -> None:
         """Decode a ctypes llama_batch of token ids; its outputs take the place of earlier ones."""
         pointer = native.pointer("struct llama_batch *", ctypes.pointer(batch))

@@ -14,6 +14,7 @@ from vocabtailor_gguf.binding.store import checked_ids
 from vocabtailor_gguf.binding.whole_head import WholeHead
 
 MAX_BLOCK = 16  # SCAN_MAX_STATES of the library
+UNKNOWN = 2**31 - 1  # tokens that will be asked for, where nobody knows
 
 
 class Verifier:
@@ -29,10 +30,20 @@ class Verifier:
         whole: The whole head of the same store.
         vocab: The store's ctypes llama_vocab; drafts end at its end-of-generation tokens.
         max_block: Tokens drafted at once, 1 to 16. Where the session cannot truncate it is 1.
+        max_pass: Tokens that one pass of the core takes while drafting, those that followed the
+            same words before included. Up to `NativeSession.probe` it changes no bit.
+        no_drafts: Decide each token on the whole vocabulary.
     """
 
     def __init__(
-        self, session: NativeSession, whole: WholeHead, vocab: Any, *, max_block: int = MAX_BLOCK
+        self,
+        session: NativeSession,
+        whole: WholeHead,
+        vocab: Any,
+        *,
+        max_block: int = MAX_BLOCK,
+        max_pass: int = 1,
+        no_drafts: bool = False,
     ) -> None:
         out = native.ffi.new("vt_verifier **")
         params = native.params(
@@ -41,6 +52,8 @@ class Verifier:
             whole=whole.handle,
             vocab=native.pointer("struct llama_vocab *", vocab),
             max_block=max_block,
+            max_pass=max_pass,
+            no_drafts=no_drafts,
         )
         native.call("vt_verifier_new", params, out)
         self._handle: Any = native.ffi.gc(out[0], native.lib().vt_verifier_free)
@@ -74,10 +87,14 @@ class Verifier:
         """
         native.call("vt_verifier_rewind", self._handle, pos)
 
-    def sample(self, *, max_block: int = MAX_BLOCK) -> int:
-        """Return the token after the text; the chain's clone accepts it."""
+    def sample(self, *, n_left: int = UNKNOWN) -> int:
+        """Return the token after the text; the chain's clone accepts it.
+
+        Args:
+            n_left: Tokens that will be asked for at most, this one included.
+        """
         token = native.ffi.new("int32_t *")
-        native.call("vt_verifier_sample", self._handle, max_block, token)
+        native.call("vt_verifier_sample", self._handle, n_left, token)
         return int(token[0])
 
     def decode(self, tokens: npt.NDArray[np.int32]) -> None:

@@ -10,10 +10,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vocabtailor_gguf import reading
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
+from vocabtailor_gguf.runtime.drafts import Drafts
 
 # control characters that JSON takes as they are, and bytes of a name that is not UTF-8
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
@@ -169,3 +170,13 @@ def utf8(option: str, text: str) -> str:
         at, byte = len(text[: e.start].encode("utf-8")), ord(text[e.start]) & 0xFF
         raise VocabTailorError(f"{option}: byte 0x{byte:02x} at {at}, expected UTF-8") from e
     return text
+
+
+def add_drafts(parser: argparse.ArgumentParser) -> None:
+    """Add --drafts."""
+    parser.add_argument(
+        "--drafts", choices=get_args(Drafts), default="auto",
+        help="what exact mode drafts: auto: tokens of the active set, and what followed the same "
+        "words before where that changes no bit (default); active: the former; text: as auto, and "
+        "say so where it cannot be; none: decide each token on the whole vocabulary",
+    )  # fmt: skip

@@ -48,6 +48,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="exact: stock's very tokens (default); tailored: only tokens of the set can be "
         "produced; full: every row of the head at every token; see below",
     )  # fmt: skip
+    _common.add_drafts(parser)
     parser.add_argument(
         "--no-prompt-expansion", dest="prompt_expansion", action="store_false",
         help="do not add other forms of the prompt's words to the active set",
@@ -104,6 +105,7 @@ def load(args: argparse.Namespace, files: tuple[str, str | None], **changed: Any
     options: dict[str, Any] = {
         "vocab_path": vocab,
         "mode": args.mode,
+        "drafts": args.drafts,
         "whole_head": args.whole_head,
         "audit": args.audit,
         "prompt_expansion": args.prompt_expansion,

@@ -114,7 +114,8 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
     if llm.mode == "exact":
         notes.tell(
             f"exact: {stats.drafted} tokens drafted, {stats.rejected} rejected, "
-            f"{stats.ms_verify:.0f} ms of verification"
+            f"{stats.ms_verify:.0f} ms of verification; {stats.agreed} of {stats.ahead} tokens "
+            f"from the text were right, passes of up to {stats.together}"
         )
     if args.audit:
         notes.tell(_audit(llm))

@@ -16,6 +16,7 @@ from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.runtime import backend
+from vocabtailor_gguf.runtime.drafts import Drafts
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.states import Over
 
@@ -53,7 +54,9 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{name}: {e}") from None
 
 
-def check_own(mode: str, whole_head: str, over: str, *, learn: bool, audit: float) -> None:
+def check_own(
+    mode: str, whole_head: str, over: str, drafts: str, *, learn: bool, audit: float
+) -> None:
     """Check this package's own arguments.
 
     Raises:
@@ -64,6 +67,8 @@ def check_own(mode: str, whole_head: str, over: str, *, learn: bool, audit: floa
     if whole_head not in get_args(Placement):
         places = ", ".join(get_args(Placement))
         raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
+    if drafts not in get_args(Drafts):
+        raise ValueError(f"drafts: found {drafts!r}, expected one of {', '.join(get_args(Drafts))}")
     if over not in get_args(Over):
         raise ValueError(
             f"logprobs_over: found {over!r}, expected one of {', '.join(get_args(Over))}"

@@ -6,7 +6,7 @@ import random
 from typing import Any, Protocol
 
 from vocabtailor_gguf.binding.session import NativeSession
-from vocabtailor_gguf.binding.verifier import MAX_BLOCK, Verifier
+from vocabtailor_gguf.binding.verifier import UNKNOWN, Verifier
 from vocabtailor_gguf.runtime.steps import Step
 
 
@@ -86,8 +86,8 @@ class Verified:
     def next(self, chain: Any, left: int | None) -> Step:
         """Return the next proved token; a block is drafted where none is left."""
         # what nobody will ask for need not be drafted
-        n = MAX_BLOCK if left is None else max(1, min(left, MAX_BLOCK))
+        n = UNKNOWN if left is None else max(1, min(left, UNKNOWN))
         n_whole = self._verifier.stats().n_whole
-        token = self._verifier.sample(max_block=n)
+        token = self._verifier.sample(n_left=n)
         drafted = bool(self._verifier.stats().n_whole == n_whole)
         return Step(token, from_draft=drafted)

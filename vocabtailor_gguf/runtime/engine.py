@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ class Engine:
         self.core = backend.load_model(core_path, model_params, verbose=verbose)
         self._stack.callback(self.core.close)
         self.core_bytes = int(llama_cpp.llama_model_size(self.core.model))
+        self._loaded_with = [model_params.use_extra_bufts, model_params.n_gpu_layers]
         self._adapters = [self._load_adapter(path, scale) for path, scale in lora]
 
     def _load_adapter(self, path: str, scale: float) -> Adapter:
@@ -87,6 +89,12 @@ class Engine:
     def n_vocab(self) -> int:
         """Tokens of the vocabulary."""
         return self.store.n_vocab
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells this core, as it was loaded, from others: JSON values."""
+        adapters = [[a.path, os.stat(a.path).st_mtime_ns, a.scale] for a in self._adapters]
+        return [self.store.pair_id, self.core_bytes, *self._loaded_with, adapters]
 
     @property
     def whole_head(self) -> WholeHead:

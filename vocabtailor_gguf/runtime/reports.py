@@ -27,6 +27,12 @@ class Stats(Record):
         rejected: Of them those that were not the whole vocabulary's choice.
         ms_verify: Time of verification, in ms: scans of the whole head, and what is decided again
             after them. It is part of `ms_head` and `ms_sample`.
+        passes: Times that the core was run.
+        ahead: Tokens that passes took in exact mode because they had followed the same words
+            before.
+        agreed: Of them those that needed no pass of their own.
+        together: Tokens that a pass may take while drafting without changing a bit; 1: the text
+            drafts nothing, as it is with a core whose products round several tokens otherwise.
     """
 
     tokens: int
@@ -40,6 +46,10 @@ class Stats(Record):
     drafted: int = 0
     rejected: int = 0
     ms_verify: float = 0.0
+    passes: int = 0
+    ahead: int = 0
+    agreed: int = 0
+    together: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +121,10 @@ def stats_of(session: Session) -> Stats:
         drafted=0 if proved is None else int(proved.n_drafted),
         rejected=0 if proved is None else int(proved.n_rejected),
         ms_verify=0.0 if proved is None else proved.t_verify_us / 1e3,
+        passes=int(native.n_passes),
+        ahead=0 if proved is None else int(proved.n_ahead),
+        agreed=0 if proved is None else int(proved.n_agreed),
+        together=session.n_together,
     )
 
 

@@ -19,6 +19,7 @@ from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.decide import Active, Audited, Decide, Verified
+from vocabtailor_gguf.runtime.drafts import Drafts, tokens_together
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.states import has_states
 from vocabtailor_gguf.runtime.steps import Sampling, Step
@@ -37,6 +38,9 @@ class Session:
         engine: What it is a session of; it must be closed later.
         params: ctypes llama_context_params of the core's context.
         exact: Prove each token against the whole vocabulary.
+        drafts: With `exact`, what is drafted: ``"auto"`` and ``"text"``: the active set's choices,
+            and what followed them before, as far as that changes no bit; ``"active"``: the former;
+            ``"none"``.
         audit: Without `exact`, the share of steps that are compared with it.
         learn: After each request, keep the tokens that the static set turned out to lack.
         expand: Let a prompt's tokens bring other forms of their words.
@@ -51,6 +55,8 @@ class Session:
         n_tokens: Of the text.
         holder: The live request, None where there is none.
         sampling: Of the live or the last request.
+        n_together: Tokens that a pass of the core may take while drafting; 1: the text drafts
+            nothing.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Session:
         params: Any,
         *,
         exact: bool,
+        drafts: Drafts = "auto",
         audit: float = 0.0,
         learn: bool = False,
         expand: bool = True,
@@ -93,6 +100,8 @@ class Session:
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = None
         self.verifier: Verifier | None = None
+        self.n_together = 1
+        self._drafts = drafts
         self._seed = seed
         self._learn = learn
         self._is_closed = False
@@ -114,8 +123,15 @@ class Session:
         if expand and self.forms is None:
             self.forms = Forms(self.engine.tokenizer.vocab)
         if (exact or audit) and self.verifier is None:
-            vocab = self.engine.tokenizer.vocab
-            self.verifier = Verifier(self.native, self.engine.whole_head, vocab)
+            if exact and self._drafts in ("auto", "text"):
+                self.n_together = tokens_together(self.native, self.engine, self.context.params)
+            self.verifier = Verifier(
+                self.native,
+                self.engine.whole_head,
+                self.engine.tokenizer.vocab,
+                max_pass=self.n_together,
+                no_drafts=self._drafts == "none",
+            )
         self._expand = expand
         self._owns_text = exact  # the verifier: drafts lie beyond the text
         self._decide: Decide = Active(self.native)

@@ -38,5 +38,7 @@ struct vt_verifier {
     vt::verifier      impl;
     std::atomic<bool> busy{false};
 
-    vt_verifier(const vt_verifier_params & p, size_t max_block) : session(p.session), impl(p.session->impl, p.whole->impl, *p.vocab, max_block) {}
+    explicit vt_verifier(const vt_verifier_params & p)
+        : session(p.session),
+          impl(p.session->impl, p.whole->impl, *p.vocab, {p.max_block == 0 ? vt::SCAN_MAX_STATES : p.max_block, p.max_pass, p.no_drafts}) {}
 };

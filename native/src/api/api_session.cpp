@@ -1,6 +1,7 @@
 // The C API: sessions.
 
 #include "api/api_objects.h"
+#include "decode/probe.h"
 
 using namespace vt;
 
@@ -48,6 +49,22 @@ VT_EXPORT vt_status vt_session_decode(vt_session * s, const int32_t * tokens, si
         require(s != nullptr && tokens != nullptr, "session and tokens must not be NULL");
         const lock l(s);
         s->impl.decode(tokens, n, pos, outputs);
+    });
+}
+
+VT_EXPORT vt_status vt_session_decode_together(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && tokens != nullptr, "session and tokens must not be NULL");
+        const lock l(s);
+        s->impl.decode_together(tokens, n, pos);
+    });
+}
+
+VT_EXPORT vt_status vt_session_probe(vt_session * s, size_t max, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(s != nullptr && n != nullptr, "session and n must not be NULL");
+        const lock l(s);
+        *n = probe_together(s->impl, max);
     });
 }
 

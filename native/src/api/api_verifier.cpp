@@ -29,7 +29,7 @@ VT_EXPORT vt_status vt_verifier_new(const vt_verifier_params * params, vt_verifi
         require(p.session->store == p.whole->store, "the whole head belongs to another store");
         const lock s(p.session), h(p.session->head);
         require(p.session->impl.context() != nullptr, "no context is attached");
-        *out = new vt_verifier(p, p.max_block == 0 ? SCAN_MAX_STATES : p.max_block);
+        *out = new vt_verifier(p);
     });
 }
 
@@ -69,11 +69,11 @@ VT_EXPORT vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err,
     });
 }
 
-VT_EXPORT vt_status vt_verifier_sample(vt_verifier * v, size_t max_block, int32_t * token, char * err, size_t n_err) {
+VT_EXPORT vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t * token, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr && token != nullptr, "verifier and token must not be NULL");
         const lock l(v), s(v->session), h(v->session->head);
-        *token = v->impl.sample(max_block);
+        *token = v->impl.sample(n_left);
     });
 }
 

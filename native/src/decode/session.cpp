@@ -74,6 +74,7 @@ void session::attach(llama_context * ctx) {
     m_ctx    = ctx;
     m_n_embd = static_cast<size_t>(llama_model_n_embd(model));
     m_states.start(llama_n_ctx_seq(ctx), m_n_embd);
+    m_text.clear();
     clear_hidden();
 }
 
@@ -120,12 +121,17 @@ void session::drop(int32_t pos) {
 }
 
 bool session::on_node(ggml_tensor * t, bool ask) {
-    const bool ends = is_head(t);
-    if (!ends && (m_lookups == nullptr || !m_lookups->wants(t))) {
+    const bool ends    = is_head(t);
+    const bool attends = m_together && attention_by_token::wants(t);
+    if (!ends && !attends && (m_lookups == nullptr || !m_lookups->wants(t))) {
         return !ask;
     }
     if (!ask && m_node_error == nullptr) {
         try {
+            if (attends) {
+                m_attention.redo(t, llama_n_threads(m_ctx));
+                return true;
+            }
             if (!ends) {
                 m_lookups->replace(t);
                 return true;
@@ -154,7 +160,13 @@ void session::capture(const ggml_tensor * input) {
     m_hidden.resize((first + n) * m_n_embd);
     float * dst = m_hidden.data() + first * m_n_embd;
     ggml_backend_tensor_get(input, dst, 0, n * m_n_embd * sizeof(float));
-    m_groups.push_back({first, n, m_tokens.size() > 1});
+    if (m_together) {
+        for (size_t i = 0; i < n; i++) {
+            m_groups.push_back({first + i, 1, false});
+        }
+    } else {
+        m_groups.push_back({first, n, m_tokens.size() > 1});
+    }
     for (size_t i = 0; i < n * m_n_embd; i++) {
         if (!std::isfinite(dst[i])) {
             throw error(VT_ERROR_COMPUTE, format("the hidden state of output %zu is not finite at %zu", first + i / m_n_embd, i % m_n_embd));
@@ -171,6 +183,7 @@ int32_t session::run(llama_batch batch, size_t n_expected) {
     m_tokens.assign(batch.token, batch.token + n);
     batch.token          = m_lookups != nullptr ? m_lookups->begin_batch(m_tokens.data(), n).data() : m_tokens.data();
     const int32_t result = llama_decode(m_ctx, batch);
+    m_stats.n_passes++;
     m_stats.t_core_us += ggml_time_us() - start;
     if (m_lookups != nullptr) {
         m_stats.t_core_us -= m_lookups->time_us() - embed_us;
@@ -235,6 +248,7 @@ void session::decode_batch(const llama_batch & batch) {
         throw error(VT_ERROR_ARGUMENT, format("%zu outputs in a batch, the context has room for n_outputs_max = %zu", n_expected, m_n_outputs_max));
     }
     clear_hidden();
+    m_text.clear();
     m_node_error = nullptr;
     try {
         const int32_t result = run(batch, n_expected);
@@ -288,6 +302,32 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
         outputs      = marks.data();
         check_outputs(outputs, n);
     }
+    decode_marked(tokens, n, pos, outputs);
+}
+
+size_t session::most_together(int32_t pos) const {
+    const size_t n_cells = static_cast<size_t>(attention_by_token::CELLS - pos % attention_by_token::CELLS);
+    const size_t n_left  = static_cast<size_t>(std::max<int64_t>(int64_t(llama_n_ctx_seq(m_ctx)) - pos, 0));
+    return std::min({n_cells, n_left, static_cast<size_t>(llama_n_ubatch(m_ctx)), static_cast<size_t>(llama_n_batch(m_ctx)), m_n_outputs_max});
+}
+
+void session::decode_together(const int32_t * tokens, size_t n, int32_t pos) {
+    check(tokens, n, pos, nullptr);
+    if (n > most_together(pos)) {
+        throw error(VT_ERROR_ARGUMENT, format("%zu tokens at once from position %d, expected up to %zu", n, pos, most_together(pos)));
+    }
+    const std::vector<int8_t> marks(n, 1);
+    m_together = n > 1;
+    try {
+        decode_marked(tokens, n, pos, marks.data());
+    } catch (...) {
+        m_together = false;
+        throw;
+    }
+    m_together = false;
+}
+
+void session::decode_marked(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs) {
     truncate(pos);
     clear_hidden();
     m_node_error         = nullptr;
@@ -301,6 +341,12 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
         throw;
     }
     keep_states(pos, outputs);
+    keep_text(pos, tokens, n);
+}
+
+void session::keep_text(int32_t pos, const int32_t * tokens, size_t n) {
+    m_text.resize(static_cast<size_t>(pos), -1);
+    m_text.insert(m_text.end(), tokens, tokens + n);
 }
 
 void session::keep_states(int32_t pos, const int8_t * outputs) {

@@ -6,6 +6,7 @@
 // way, llama_set_embeddings, forces every token of a batch to be an output, which is another graph.
 #pragma once
 
+#include "decode/attention_by_token.h"
 #include "decode/lookups.h"
 #include "decode/states.h"
 #include "head/head.h"
@@ -44,6 +45,13 @@ class session {
     // drops what lies at pos and beyond. After a failure that is all, or everything where the memory cannot do that.
     void decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
 
+    // a small batch in one pass of the core, each token an output and its attention that of a batch of it alone. Where
+    // probe_together allows so many, the hidden states have the bits of single decodes.
+    void decode_together(const int32_t * tokens, size_t n, int32_t pos);
+
+    // tokens from pos on that decode_together can take
+    size_t most_together(int32_t pos) const;
+
     // llama_decode of a batch of token ids, whatever its sequences are
     void decode_batch(const llama_batch & batch);
 
@@ -63,8 +71,14 @@ class session {
     // which hidden states stay by position
     void keep(vt_kept_states kept) { m_kept = kept; }
 
+    // whether the context gives embeddings, so that every token is an output
+    bool makes_embeddings() const { return m_embeddings; }
+
     // of the text, and beyond it of what was cut or drafted
     states_by_position & states() { return m_states; }
+
+    // ids by position, of the text and beyond it of what was cut or drafted; negative where they are not known
+    const std::vector<int32_t> & text() const { return m_text; }
 
     llama_context * context() const { return m_ctx; }
     head *          get_head() const { return m_head; }
@@ -73,6 +87,7 @@ class session {
     const float *    logits(size_t i);
     int32_t          sample(llama_sampler * chain, size_t i);
     vt_session_stats stats() const;
+    void             forget_stats() { m_stats = {}; }
 
     // true when the node is wanted; never throws
     bool on_node(ggml_tensor * t, bool ask);
@@ -102,7 +117,10 @@ class session {
     std::vector<int8_t>           m_output;  // (n_batch,)
     std::vector<float>            m_hidden;  // (n_outputs, n_embd)
     std::vector<group>            m_groups;
-    vt_kept_states                m_kept = VT_KEPT_NONE;
+    vt_kept_states                m_kept     = VT_KEPT_NONE;
+    bool                          m_together = false;  // in decode_together
+    attention_by_token            m_attention;
+    std::vector<int32_t>          m_text;
     states_by_position            m_states;
     std::exception_ptr            m_node_error;          // of the callback
     std::vector<float>            m_logits;              // (outputs, n_rows)
@@ -119,7 +137,9 @@ class session {
     void          decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
     int32_t       run(llama_batch batch, size_t n_expected);
     void          capture(const ggml_tensor * input);
+    void          decode_marked(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
     void          keep_states(int32_t pos, const int8_t * outputs);
+    void          keep_text(int32_t pos, const int32_t * tokens, size_t n);
     const group & find_group(size_t i) const;
 };
 

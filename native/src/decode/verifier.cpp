@@ -7,9 +7,10 @@
 
 namespace vt {
 
-verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, size_t max_block)
+verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
-      m_max_block(s.can_truncate() ? std::min(std::max<size_t>(max_block, 1), SCAN_MAX_STATES) : 1) {
+      m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
+      m_pass_length(s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -36,15 +37,27 @@ void verifier::end() {
     m_chain.reset();
 }
 
+// forget tokens of the last pass that nobody chose
+void verifier::drop_ahead() {
+    const bool is_ahead = m_pass.end() > m_pos;
+    m_pass              = {};
+    if (is_ahead && m_chain && m_session.n_past() > m_pos) {
+        std::vector<float> hidden = m_session.last_hidden();
+        m_session.truncate(m_pos);
+        m_session.restore(std::move(hidden));
+    }
+}
+
 // forget drafts that were not given, and put memory, hidden state and chain where the text is
 void verifier::drop_block() {
-    if (m_steps.empty()) {
-        return;
-    }
     const size_t at = static_cast<size_t>(m_pos - m_base);
     if (at < m_steps.size() && m_session.n_past() >= m_pos) {
         m_session.truncate(m_pos);
         m_session.restore(m_steps[at].hidden);
+    }
+    drop_ahead();
+    if (m_steps.empty()) {
+        return;
     }
     if (m_n_given < m_steps.size()) {
         *m_chain = chain(m_steps[m_n_given].before);
@@ -63,6 +76,7 @@ void verifier::rewind(int32_t pos) {
         return;
     }
     m_session.truncate(std::min(pos, m_session.n_past()));
+    m_pass = {};
     if (m_chain) {
         if (m_n_given < m_steps.size()) {
             *m_chain = chain(m_steps[m_n_given].before);
@@ -70,15 +84,6 @@ void verifier::rewind(int32_t pos) {
         m_steps.clear();
         m_n_given = 0;
         m_pos     = pos;
-    }
-}
-
-void verifier::decode_at(const int32_t * tokens, size_t n, int32_t pos) {
-    const int64_t start = ggml_time_us();
-    m_session.decode(tokens, n, pos, nullptr);
-    if (n == 1) {
-        m_decode_us += ggml_time_us() - start;
-        m_length.record_decode(ggml_time_us() - start);
     }
 }
 
@@ -96,9 +101,15 @@ void verifier::decode(const int32_t * tokens, size_t n) {
         drop_block();
     }
     try {
-        decode_at(tokens, n, pos);
+        if (given) {
+            find_before(pos);
+            advance(tokens[0], pos, m_left > m_n_given ? m_left - m_n_given : 1);
+        } else {
+            m_session.decode(tokens, n, pos, nullptr);
+        }
     } catch (...) {
         m_steps.clear();
+        m_pass    = {};
         m_n_given = 0;
         m_pos     = m_session.n_past();
         throw;
@@ -181,7 +192,55 @@ bool verifier::choose_draft(step & s) {
     return false;
 }
 
+// looks for what stood before as the text, or the draft, ends at a position
+void verifier::find_before(int32_t pos) {
+    if (m_pass_length.max() > 1) {
+        m_index.assign(m_session.text().data(), std::min(m_session.text().size(), static_cast<size_t>(pos)));
+        m_match = m_index.find();
+    }
+}
+
+// the text goes on with a token: was it what followed the same words before?
+void verifier::follow(int32_t token) {
+    if (m_match.length > 0) {
+        m_pass_length.record_match(m_match.length, m_index[m_match.next] == token);
+    }
+    m_index.append(token);
+    m_match = m_index.find();
+}
+
+// the context's memory goes on with a chosen token, in a pass with what followed it before where it has not got it yet
+void verifier::advance(int32_t token, int32_t pos, size_t room) {
+    if (m_pass_length.max() > 1) {
+        follow(token);
+    }
+    int64_t us = 0;
+    if (!m_pass.has(token, pos)) {
+        const size_t limit = std::min(room, m_session.most_together(pos));
+        const size_t n     = m_match.length > 0 ? m_pass_length.next(m_match.length, limit) : 1;
+        m_pass             = {pos, pos, {token}, {}};
+        for (size_t i = m_match.next; m_pass.tokens.size() < n && i < m_index.size() && m_index[i] >= 0; i++) {
+            m_pass.tokens.push_back(m_index[i]);
+        }
+        const int64_t start = ggml_time_us();
+        m_session.decode_together(m_pass.tokens.data(), m_pass.tokens.size(), pos);
+        us            = ggml_time_us() - start;
+        m_pass.hidden = m_session.hidden();
+        m_pass_length.record_pass(m_pass.tokens.size(), us);
+        m_stats.n_ahead += m_pass.tokens.size() - 1;
+    } else if (pos > m_pass.chosen) {
+        m_stats.n_agreed++;
+        m_pass.chosen = pos;
+    }
+    m_decode_us += us;
+    m_length.record_decode(us);
+    const size_t n_embd = m_pass.hidden.size() / m_pass.tokens.size();
+    const auto   state  = m_pass.hidden.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(pos - m_pass.pos) * n_embd);
+    m_session.restore(std::vector<float>(state, state + static_cast<std::ptrdiff_t>(n_embd)));
+}
+
 void verifier::draft(size_t n) {
+    find_before(m_base);
     for (size_t i = 0; i < n; i++) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
@@ -193,7 +252,7 @@ void verifier::draft(size_t n) {
         if (i + 1 == n || ends(s.token)) {
             break;
         }
-        decode_at(&s.token, 1, m_base + static_cast<int32_t>(i));
+        advance(s.token, m_base + static_cast<int32_t>(i), m_left - std::min(m_left, i + 1));
     }
 }
 
@@ -231,9 +290,13 @@ size_t verifier::verify() {
         }
         const size_t n_true = token == s.token ? i + 1 : i;
         m_stats.n_rejected += token == s.token ? 0 : 1;
-        s.token  = token;
-        *m_chain = std::move(again);
+        const int32_t drafted = s.token;
+        s.token               = token;
+        *m_chain              = std::move(again);
         m_steps.erase(m_steps.begin() + static_cast<std::ptrdiff_t>(i + 1), m_steps.end());
+        if (i + 1 < n || token != drafted) {
+            m_pass = {};  // it goes another way
+        }
         return n_true;
     }
     return n;
@@ -271,10 +334,10 @@ void verifier::run_whole() {
 }
 
 // the next steps, from the end of the text; a failure leaves everything as it was
-void verifier::take_steps(size_t max_block) {
+void verifier::take_steps() {
     const int32_t room  = static_cast<int32_t>(llama_n_ctx_seq(m_session.context())) - m_pos;
-    const size_t  limit = std::min({m_max_block, std::max<size_t>(max_block, 1), static_cast<size_t>(std::max(room, 1))});
-    const size_t  n     = m_chain->can_decide_on_part() ? m_length.next(limit, m_whole.has_logits()) : 0;
+    const size_t  limit = std::min({m_max_block, m_left, static_cast<size_t>(std::max(room, 1))});
+    const size_t  n     = m_chain->can_decide_on_part() && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
     m_steps.clear();
     m_n_given = 0;
     m_base    = m_pos;
@@ -293,12 +356,13 @@ void verifier::take_steps(size_t max_block) {
                 m_session.restore(m_steps[0].hidden);
             }
             m_steps.clear();
+            m_pass = {};
         }
         throw;
     }
 }
 
-int32_t verifier::sample(size_t max_block) {
+int32_t verifier::sample(size_t left) {
     if (!m_chain) {
         throw error(VT_ERROR_ARGUMENT, "no request: call vt_verifier_begin first");
     }
@@ -306,11 +370,12 @@ int32_t verifier::sample(size_t max_block) {
         drop_block();  // what was given is not the text's: another token for the same place
     }
     if (m_n_given == m_steps.size()) {
-        if (m_session.n_past() != m_pos) {
+        if (m_session.n_past() != std::max(m_pos, m_pass.end())) {
             throw error(VT_ERROR_ARGUMENT,
                         format("the context has %d tokens, the text %d: it was decoded or cut outside the verifier", m_session.n_past(), m_pos));
         }
-        take_steps(max_block);
+        m_left = std::max<size_t>(left, 1);
+        take_steps();
     }
     return give();
 }

@@ -1,20 +1,24 @@
 // Exact mode: the token that the whole vocabulary would give, at nearly the cost of the active set.
 //
-// A block of tokens is drafted with the active set, one decode each. Then the whole LM head is read once for all of their
-// hidden states and names the rows that could have changed a decision. Where there are none the draft is the truth. Where
+// A block of tokens is drafted with the active set. A pass of the core takes the token that was chosen and, where it stood in the
+// text before, some that followed it there; as long as the active set then chooses these, they need no pass of their own. Then the whole LM head is
+// read once for all of their hidden states and names the rows that could have changed a decision. Where there are none the draft is the truth. Where
 // there are some, they join the active set and the chain decides again, from its state before the draft; if the token is
 // another one, the rest of the draft is dropped.
-// Every decode is of one token and every logit that decides is of ggml's product for one state, as in llama.cpp itself.
+// Every hidden state has the bits of a decode of one token, and every logit that decides is of ggml's product for one state, as
+// in llama.cpp itself.
 //
 // While a request lasts the verifier owns where the text is. Three things lie ahead of it while drafts wait to be given:
 // the context's memory, its hidden state and the chain; drop_block brings all of them back, and whatever goes another way
-// than the draft begins with it.
+// than the draft begins with it. Behind a text without drafts the memory may still have tokens of the last pass.
 #pragma once
 
 #include "decode/block_length.h"
 #include "decode/chain.h"
 #include "decode/counts.h"
+#include "decode/pass_length.h"
 #include "decode/session.h"
+#include "decode/text_index.h"
 #include "head/whole_head.h"
 
 #include <cstdint>
@@ -25,8 +29,14 @@ namespace vt {
 
 class verifier {
   public:
+    struct limits {
+        size_t max_block;  // tokens drafted before they are verified
+        size_t max_pass;   // tokens of a pass of the core
+        bool   no_drafts;
+    };
+
     // vocab: drafts end at its end-of-generation tokens; the core has none
-    verifier(session & s, whole_head & whole, const llama_vocab & vocab, size_t max_block);
+    verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l);
 
     // a request with a chain, whose samplers are cloned or borrowed, at the end of the session's text; one that lasts is ended
     void begin(const llama_sampler * samplers);
@@ -40,8 +50,9 @@ class verifier {
     // back to a shorter text; the chain stays as it is
     void rewind(int32_t pos);
 
-    // the token that follows the text; only verified tokens are given, and accepted by the chain
-    int32_t sample(size_t max_block);
+    // the token that follows the text; only verified tokens are given, and accepted by the chain. left: tokens that will be asked
+    // for at most, this one included
+    int32_t sample(size_t left);
 
     // tokens that the text goes on with: at no cost where they are those that were drafted and given
     void decode(const int32_t * tokens, size_t n);
@@ -61,11 +72,23 @@ class verifier {
         int32_t            token     = -1;  // drafted, then verified
     };
 
+    // the last pass of the core: tokens behind the text, or the draft, are in the context's memory although nobody chose them yet
+    struct pass {
+        int32_t              pos    = 0;  // of the first token
+        int32_t              chosen = 0;  // position of the last token that was chosen
+        std::vector<int32_t> tokens;
+        std::vector<float>   hidden;  // (n, n_embd)
+
+        int32_t end() const { return pos + static_cast<int32_t>(tokens.size()); }
+        bool    has(int32_t token, int32_t at) const { return at >= pos && at < end() && tokens[static_cast<size_t>(at - pos)] == token; }
+    };
+
     session &              m_session;
     whole_head &           m_whole;
     const llama_vocab &    m_vocab;
     head                   m_extra;  // rows that a scan has listed
     size_t                 m_max_block;
+    bool                   m_no_drafts;
     std::unique_ptr<chain> m_chain;
     std::vector<step>      m_steps;        // of the block
     size_t                 m_n_given = 0;  // steps
@@ -73,6 +96,11 @@ class verifier {
     int32_t                m_pos     = 0;  // tokens of the text: those of the last token given may still be undecoded
     size_t                 m_n_base  = 0;  // rows of the active set when the request began
     block_length           m_length;
+    pass_length            m_pass_length;
+    text_index             m_index;  // of the text, and of the draft while it is made
+    text_index::match      m_match;  // of its end
+    pass                   m_pass;
+    size_t                 m_left = 1;  // tokens that will be asked for at most
     candidates             m_candidates;
     std::vector<float>     m_logits;
     std::vector<scan_hit>  m_hits;
@@ -94,13 +122,16 @@ class verifier {
     bool    ends(int32_t token) const;
     bool    lacked(int32_t token) const;
     void    count(int32_t token);
-    void    decode_at(const int32_t * tokens, size_t n, int32_t pos);
+    void    find_before(int32_t pos);
+    void    follow(int32_t token);
+    void    advance(int32_t token, int32_t pos, size_t room);
+    void    drop_ahead();
     bool    choose_draft(step & s);
     void    draft(size_t n);
     size_t  verify();
     void    run_block(size_t n);
     void    run_whole();
-    void    take_steps(size_t max_block);
+    void    take_steps();
     void    drop_block();
     int32_t give();
 };

@@ -1,0 +1,71 @@
+#include "decode/probe.h"
+
+#include "base/error.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <vector>
+
+namespace vt {
+
+namespace {
+
+// of the text before: with flash attention ggml cuts memories of 512 cells and more, which 257 tokens have, into parts
+constexpr size_t LENGTHS[] = {300, 40};
+constexpr size_t N_TEXTS   = 2;
+
+// the largest n so that 2, 3, ... n tokens after `before` others are as single ones
+size_t probe_after(session & s, const std::vector<int32_t> & tokens, size_t before, size_t max) {
+    std::vector<float> alone;
+    for (size_t pos = before; pos < before + max; pos++) {
+        s.decode(&tokens[pos], 1, static_cast<int32_t>(pos), nullptr);
+        alone.insert(alone.end(), s.hidden().begin(), s.hidden().end());
+    }
+    for (size_t n = 2; n <= max; n++) {
+        s.decode_together(&tokens[before], n, static_cast<int32_t>(before));
+        if (memcmp(s.hidden().data(), alone.data(), s.hidden().size() * sizeof(float)) != 0) {
+            return n - 1;
+        }
+    }
+    return max;
+}
+
+}  // namespace
+
+size_t probe_together(session & s, size_t max) {
+    if (s.context() == nullptr || s.n_past() != 0 || s.get_store() == nullptr) {
+        throw error(VT_ERROR_ARGUMENT, "only a session with a store, a context and no text can be probed");
+    }
+    max = s.can_truncate() && !s.makes_embeddings() ? std::min(max, s.most_together(0)) : 1;
+    std::mt19937                           random(1);
+    std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(s.get_store()->info().n_vocab) - 1);
+    size_t                                 found     = std::max<size_t>(max, 1);
+    // beyond its training a model may have no positions
+    const int32_t                          n_trained = llama_model_n_ctx_train(llama_get_model(s.context()));
+    const size_t                           n_most    = std::min<size_t>(llama_n_ctx_seq(s.context()), static_cast<size_t>(std::max(n_trained, 0)));
+    if (n_most <= found) {
+        return 1;
+    }
+    try {
+        for (size_t i = 0; i < N_TEXTS; i++) {
+            for (size_t length : LENGTHS) {
+                if (found == 1) {
+                    break;
+                }
+                const size_t         before = std::min(length, n_most - found);
+                std::vector<int32_t> tokens(before + found);
+                std::generate(tokens.begin(), tokens.end(), [&] { return any(random); });
+                s.decode(tokens.data(), before, 0, nullptr);
+                found = probe_after(s, tokens, before, found);
+            }
+        }
+    } catch (const error &) {
+        found = 1;  // attention lies in another way than it is known here, or a token's state is not finite
+    }
+    s.truncate(0);
+    s.forget_stats();
+    return found;
+}
+
+}  // namespace vt
