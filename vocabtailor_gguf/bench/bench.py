@@ -23,9 +23,11 @@ from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import sibling_store
 from vocabtailor_gguf.profiling.frequent import documentation_texts, frequent_token_set
+from vocabtailor_gguf.runtime.drafts import Drafts
 from vocabtailor_gguf.runtime.tokenizer import load_tokenizer
 
-MODES = ("stock", "core", "full", "tailored", "exact", "exact-no-set")
+MODES = ("stock", "core", "full", "tailored", "exact", "exact-no-set", "exact-active")
+DEFAULT_MODES = MODES[:-1]
 _CHILD = "vocabtailor_gguf.bench.child"  # the module that runs in a process of its own
 _N_DEFAULT_ROWS = 8000
 _N_TEXT = 400  # most tokens of the text tests' prompt
@@ -54,7 +56,8 @@ class Row:
     Attributes:
         test: The test.
         mode: One of `MODES`: core is the core with no head at all; exact has the token set, as
-            tailored has, exact-no-set has none.
+            tailored has, exact-no-set has none, exact-active has it and drafts nothing from the
+            text.
         samples: What the child processes printed, round by round.
     """
 
@@ -104,7 +107,8 @@ def run_benchmark(
     n_gen: int = 128,
     n_rounds: int = 5,
     n_threads: int | None = None,
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = DEFAULT_MODES,
+    drafts: Drafts = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Benchmark:
     """Measure.
@@ -121,6 +125,7 @@ def run_benchmark(
         n_rounds: Rounds; each measures every mode once.
         n_threads: Threads, by default all.
         modes: Which of `MODES` to measure; stock is the yardstick.
+        drafts: What exact and exact-no-set draft.
         progress: Called with a line before each measurement.
 
     Raises:
@@ -140,6 +145,7 @@ def run_benchmark(
             "tokens": _prompt_tokens(store_path, [t for t, _ in documentation_texts()], n_prompt),
             "text_tokens": _prompt_tokens(store_path, [text or _first_topic()], _N_TEXT),
             "n_threads": threads,
+            "drafts": drafts,
         }
         samples: dict[tuple[Workload, str], list[dict[str, Any]]] = {}
         for i in range(n_rounds):

@@ -44,8 +44,9 @@ def _split(job: dict[str, Any], n_ctx: int) -> TailoredLlama:
     return TailoredLlama(
         job["model"],
         vocab_path=job["vocab"],
-        token_set=job["token_set"] if job["mode"] in ("tailored", "exact") else None,
-        mode=job["mode"].removesuffix("-no-set"),
+        token_set=None if job["mode"] in ("full", "exact-no-set") else job["token_set"],
+        mode=job["mode"].partition("-")[0],
+        drafts="active" if job["mode"] == "exact-active" else job["drafts"],
         **_common(job, n_ctx),
     )
 

@@ -23,6 +23,7 @@ def commands() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
 def whole_parser() -> argparse.ArgumentParser:
     """Return a parser whose subparsers are the commands."""
     parser = argparse.ArgumentParser(prog="vocabtailor")
+    parser.add_argument("--debug", action="store_true", help=cli._DEBUG)
     parser.add_argument("--version", action="store_true", help="show versions and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for name, line in cli._COMMANDS.items():

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vocabtailor_gguf.bench.bench import MODES, llama_bench_json, markdown, run_benchmark
+from vocabtailor_gguf.bench.bench import (
+    DEFAULT_MODES,
+    MODES,
+    llama_bench_json,
+    markdown,
+    run_benchmark,
+)
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import VocabTailorError
 
@@ -26,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="0: no test")
     parser.add_argument("-r", "--repetitions", type=_common.positive, default=5, metavar="N")
     parser.add_argument("-t", "--threads", type=_common.positive, metavar="N")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    _common.add_drafts(parser)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(DEFAULT_MODES))
     parser.add_argument("-o", "--output", choices=["md", "json"], default="md")
 
 
@@ -45,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         n_rounds=args.repetitions,
         n_threads=args.threads,
         modes=args.modes,
+        drafts=args.drafts,
         progress=lambda line: print(line, file=sys.stderr),
     )
     if args.output == "json":

@@ -22,9 +22,6 @@ _PATIENCE = 10  # seconds for the last token of a slot
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     _common.add_core(parser, or_unsplit=True)
-    parser.add_argument(
-        "--here", action="store_true", help="keep the split of an unsplit model beside it"
-    )
     parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: a free one")
     parser.add_argument(
@@ -59,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another name of the model, with a token set and a mode of its own; may be repeated",
     )  # fmt: skip
     parser.add_argument("--mode", choices=MODES, default="exact")
+    _common.add_drafts(parser)
     parser.add_argument(
         "--audit", type=_rate, default=0.0, metavar="RATE",
         help="tailored mode: check this share of steps against the whole vocabulary",
@@ -80,10 +78,11 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as e:
         raise VocabTailorError(f"{e.name} is missing: pip install 'vocabtailor_gguf[serve]'") from e
 
-    core, vocab = _common.find_pair(args.model, args.vocab, here=args.here)
+    core, vocab = _common.find_files(args)
     aliases = [_alias(text) for text in args.alias]
     sets = {name: _token_set(file) for name, file, _ in aliases if file}
-    own = Path(args.model).name.removesuffix(".gguf").removesuffix(".core")
+    named = args.model or args.hf_repo.partition(":")[0]
+    own = Path(named).name.removesuffix(".gguf").removesuffix(".core")
     models = {}
     for name, file, mode in [(own, "", args.mode), *aliases]:
         has = mode or args.mode
@@ -97,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         slots=args.slots,
         queue=args.queue,
         preset=models[own],
+        drafts=args.drafts,
         whole_head=args.whole_head,
         n_ctx=args.ctx_size,
         n_threads=args.threads,
