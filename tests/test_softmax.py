@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from headbench import TABLES, Bench, cached_benches, hidden_states, ids32
 
+from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.softmax import Softmax, States, logits, softmax
 from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
@@ -81,6 +82,28 @@ def test_both_heads(table: str, bench: Callable[[str], Bench]) -> None:
     check(
         softmax("head", few.handle, states, n_threads=1, **wanted), expected, few.ids(), tokens, of
     )
+
+
+def test_states_one_by_one_are_worth_ggmls_own_copy(tiny_split: Callable[..., Any]) -> None:
+    """Where ggml interleaves rows they are interleaved once, unless they are streamed."""
+    b = Bench(tiny_split("llama", output_type="Q4_0", n_vocab=20_000).vocab)  # several chunks
+    buffer = native.ffi.new("char[]", 64)
+    native.call("vt_weight_buffer", 2, b.store.n_embd, b.n_vocab, buffer, 64)  # Q4_0
+    is_plain = native.ffi.string(buffer) == b"CPU"
+    states, expected = groups_of(b, (1, 1, 1))
+    everything = np.arange(b.n_vocab)
+    for placement in PLACEMENTS:
+        whole = WholeHead(b.store, placement=placement)
+        n_read = []
+        for i in range(3):
+            one = States(states.hidden[i : i + 1], (1,))
+            before = b.store.n_read
+            found = softmax("whole_head", whole.handle, one, n_threads=2, n_top=3)
+            check(found, expected[i : i + 1], everything, ids32([]), ids32([]))
+            n_read.append(b.store.n_read - before)
+        assert n_read[2] == (b.n_vocab if placement == "streamed" else 0)
+        assert n_read[0] == (0 if is_plain and placement != "streamed" else b.n_vocab)
+        whole.close()
 
 
 def test_more_states_than_a_chunk_has_room_for(bench: Callable[[str], Bench]) -> None:

@@ -91,6 +91,12 @@ void whole_head::expect_logits() {
     }
 }
 
+void whole_head::expect_more(size_t n_hidden) {
+    if (n_hidden == 1 && m_had_single.exchange(true)) {
+        expect_logits();
+    }
+}
+
 // the rows as they lie in the file: those that ggml multiplies, pages of the file, or a copy
 void whole_head::place_scan_rows() {
     const table & t      = m_store.get_table(table_id::head);
@@ -174,6 +180,7 @@ void whole_head::logits(const float * hidden, int32_t n_threads, float * out) {
 }
 
 void whole_head::compute_some(const float * hidden, size_t n_hidden, const size_t * which, size_t n_which, int32_t n_threads, float * logits) {
+    expect_more(n_hidden);
     const std::lock_guard<std::mutex> lock(m_product);
     const size_t                      n_vocab = static_cast<size_t>(m_store.info().n_vocab);
     if (!m_in_chunks) {
@@ -191,6 +198,7 @@ void whole_head::compute_some(const float * hidden, size_t n_hidden, const size_
 }
 
 void whole_head::compute_softmax(softmax & s) {
+    expect_more(s.params().n_hidden);
     const std::lock_guard<std::mutex> lock(m_product);
     if (!m_in_chunks) {
         m_head.compute_softmax(s, 0);

@@ -48,9 +48,10 @@ class whole_head {
     std::mutex               m_product;  // held while m_head and m_chunk are in use
     head                     m_head;     // all rows, or those of a chunk
     std::atomic<bool>        m_in_chunks{true};
-    scan_matrix              m_scan_rows = {};  // for our own kernel; without a format where it does not fit
-    std::unique_ptr<mapping> m_map;             // of the file's rows,
-    std::vector<uint8_t>     m_rows;            // or a copy of them
+    std::atomic<bool>        m_had_single{false};  // logits of one state were asked for
+    scan_matrix              m_scan_rows = {};     // for our own kernel; without a format where it does not fit
+    std::unique_ptr<mapping> m_map;                // of the file's rows,
+    std::vector<uint8_t>     m_rows;               // or a copy of them
     double                   m_max_row_norm = 0.0;
     std::vector<float>       m_bias;  // (n_vocab,), empty where the head has none
     float                    m_max_bias = 0.0f;
@@ -65,6 +66,9 @@ class whole_head {
 
     // calls use(first, rows) for all rows as they lie in the file, in chunks where they are streamed
     template <typename F> void for_each_scan(F && use);
+
+    // logits of n_hidden states are asked for: where that is one at a time, more will be
+    void expect_more(size_t n_hidden);
 
     void place_scan_rows();
 
