@@ -85,8 +85,8 @@ class Record:
         """Compute the rows of all tokens of the list that are not there yet."""
         assert self._session is not None
         with self._session.lock:
-            if self._session.holder is not self._holder:
-                return  # the text is another request's
+            if not self._session.is_open or self._session.holder is not self._holder:
+                return  # there is no text, or it is another request's
             n = max(0, min(len(self.tokens), self._session.n_tokens - self._from))
             self._n_rows = n
             new = [pair for pair in self.pairs() if pair not in self._logprobs]

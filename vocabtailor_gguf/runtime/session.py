@@ -200,6 +200,11 @@ class Session:
         """The (n_tokens,) int32 ids of the text; a view."""
         return self.ids[: self.n_tokens]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the session was not closed."""
+        return not self._is_closed
+
     def check_open(self) -> None:
         """Check that the session was not closed.
 
