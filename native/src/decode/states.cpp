@@ -7,12 +7,16 @@
 namespace vt {
 
 void states_by_position::start(size_t n_ctx, size_t n_embd) {
+    m_n_ctx  = n_ctx;
     m_n_embd = n_embd;
     m_hidden.clear();
     m_entries.clear();
+}
+
+void states_by_position::take_room() {
     try {
-        m_hidden.reserve(n_ctx * n_embd);
-        m_entries.reserve(n_ctx);
+        m_entries.reserve(m_n_ctx);
+        m_hidden.reserve(m_n_ctx * m_n_embd);
     } catch (const std::bad_alloc &) {
         // it is address space that lacks; they grow as they must
     }
@@ -26,6 +30,9 @@ void states_by_position::cut(size_t pos) {
 }
 
 void states_by_position::put(size_t pos, const float * hidden, place where) {
+    if (m_entries.capacity() < m_n_ctx) {
+        take_room();
+    }
     const size_t row = m_hidden.size() / m_n_embd;
     m_hidden.insert(m_hidden.end(), hidden, hidden + m_n_embd);
     m_entries.resize(pos, entry{{0, 0}, row});

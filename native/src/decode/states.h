@@ -15,7 +15,7 @@ class states_by_position {
         int32_t index;  // of this one among them
     };
 
-    // room is taken for n_ctx positions, and memory as states come
+    // forgets all; the first state will take room for n_ctx positions, and memory as they come
     void start(size_t n_ctx, size_t n_embd);
 
     // no position from `pos` on has a state any more
@@ -36,9 +36,12 @@ class states_by_position {
         size_t row;  // states of the positions before
     };
 
+    size_t             m_n_ctx  = 0;
     size_t             m_n_embd = 0;
     std::vector<float> m_hidden;   // (states, n_embd), by position
     std::vector<entry> m_entries;  // (positions,)
+
+    void take_room();
 };
 
 }  // namespace vt
