@@ -278,7 +278,7 @@ def test_sets_and_files_that_do_not_fit(
         TailoredLlama(ours.core, vocab_path=ours.core, **COMMON)
     with pytest.raises(MismatchError, match="kind"):
         TailoredLlama(ours.vocab, vocab_path=ours.vocab, **COMMON)
-    with pytest.raises(BadFileError, match="No such file"):
+    with pytest.raises(BadFileError, match="no such file"):
         TailoredLlama(tmp_path / "m.gguf", **COMMON)
     with pytest.raises(BadFileError, match="none"):
         TailoredLlama(tmp_path / "none.core.gguf", **COMMON)
