@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vocabtailor_gguf.bench import bench
-from vocabtailor_gguf.bench.bench import MODES, Benchmark, Row, Workload, markdown
+from vocabtailor_gguf.bench.bench import DEFAULT_MODES, Benchmark, Row, Workload, markdown
 from vocabtailor_gguf.cli import main
 
 TEXT = Workload(0, 100, "greedy")
@@ -48,9 +48,9 @@ def test_a_small_run(
     out = capsys.readouterr()
     found = json.loads(out.out)
     keys = {(r["n_prompt"], r["n_gen"], r["vt_mode"], r["vt_sampler"]) for r in found}
-    text = {(0, 8, mode, "greedy") for mode in MODES}
-    sampled = {(0, 8, mode, "temp0.8") for mode in MODES if mode != "core"}
-    prompt = {(16, 0, mode, "greedy") for mode in MODES}
+    text = {(0, 8, mode, "greedy") for mode in DEFAULT_MODES}
+    sampled = {(0, 8, mode, "temp0.8") for mode in DEFAULT_MODES if mode != "core"}
+    prompt = {(16, 0, mode, "greedy") for mode in DEFAULT_MODES}
     assert keys == text | sampled | prompt
     for r in found:
         assert len(r["samples_ns"]) == 2

@@ -313,7 +313,8 @@ def test_a_prompt_on_standard_input(tiny_split: Callable[[str], Split], tmp_path
         for file in ("-", path):
             done = command(*asked, "-f", file, input=given)
             assert (done.returncode, done.stdout) == (1, b"")
-            told = f"vocabtailor: error: {file}: cannot be read: ".encode()
+            name = "standard input" if file == "-" else file
+            told = f"vocabtailor: error: {name}: cannot be read: ".encode()
             assert done.stderr == told + words + b"\n"
 
 
