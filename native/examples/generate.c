@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 // everything that has to be freed, in the order in which it is made
 struct program {
     vt_store *                 store;      // rows of VOCAB

@@ -10,7 +10,7 @@ namespace vt {
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
       m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
-      m_pass_length(s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
+      m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -39,8 +39,8 @@ void verifier::end() {
 
 // forget tokens of the last pass that nobody chose
 void verifier::drop_ahead() {
-    const bool is_ahead = m_pass.end() > m_pos;
-    m_pass              = {};
+    const bool is_ahead = m_passes.end() > m_pos;
+    m_passes.forget();
     if (is_ahead && m_chain && m_session.n_past() > m_pos) {
         std::vector<float> hidden = m_session.last_hidden();
         m_session.truncate(m_pos);
@@ -76,7 +76,7 @@ void verifier::rewind(int32_t pos) {
         return;
     }
     m_session.truncate(std::min(pos, m_session.n_past()));
-    m_pass = {};
+    m_passes.forget();
     if (m_chain) {
         if (m_n_given < m_steps.size()) {
             *m_chain = chain(m_steps[m_n_given].before);
@@ -102,14 +102,14 @@ void verifier::decode(const int32_t * tokens, size_t n) {
     }
     try {
         if (given) {
-            find_before(pos);
+            m_passes.begin(pos);
             advance(tokens[0], pos, m_left > m_n_given ? m_left - m_n_given : 1);
         } else {
             m_session.decode(tokens, n, pos, nullptr);
         }
     } catch (...) {
         m_steps.clear();
-        m_pass    = {};
+        m_passes.forget();
         m_n_given = 0;
         m_pos     = m_session.n_past();
         throw;
@@ -192,55 +192,14 @@ bool verifier::choose_draft(step & s) {
     return false;
 }
 
-// looks for what stood before as the text, or the draft, ends at a position
-void verifier::find_before(int32_t pos) {
-    if (m_pass_length.max() > 1) {
-        m_index.assign(m_session.text().data(), std::min(m_session.text().size(), static_cast<size_t>(pos)));
-        m_match = m_index.find();
-    }
-}
-
-// the text goes on with a token: was it what followed the same words before?
-void verifier::follow(int32_t token) {
-    if (m_match.length > 0) {
-        m_pass_length.record_match(m_match.length, m_index[m_match.next] == token);
-    }
-    m_index.append(token);
-    m_match = m_index.find();
-}
-
-// the context's memory goes on with a chosen token, in a pass with what followed it before where it has not got it yet
 void verifier::advance(int32_t token, int32_t pos, size_t room) {
-    if (m_pass_length.max() > 1) {
-        follow(token);
-    }
-    int64_t us = 0;
-    if (!m_pass.has(token, pos)) {
-        const size_t limit = std::min(room, m_session.most_together(pos));
-        const size_t n     = m_match.length > 0 ? m_pass_length.next(m_match.length, limit) : 1;
-        m_pass             = {pos, pos, {token}, {}};
-        for (size_t i = m_match.next; m_pass.tokens.size() < n && i < m_index.size() && m_index[i] >= 0; i++) {
-            m_pass.tokens.push_back(m_index[i]);
-        }
-        const int64_t start = ggml_time_us();
-        m_session.decode_together(m_pass.tokens.data(), m_pass.tokens.size(), pos);
-        us            = ggml_time_us() - start;
-        m_pass.hidden = m_session.hidden();
-        m_pass_length.record_pass(m_pass.tokens.size(), us);
-        m_stats.n_ahead += m_pass.tokens.size() - 1;
-    } else if (pos > m_pass.chosen) {
-        m_stats.n_agreed++;
-        m_pass.chosen = pos;
-    }
+    const int64_t us = m_passes.advance(token, pos, room);
     m_decode_us += us;
     m_length.record_decode(us);
-    const size_t n_embd = m_pass.hidden.size() / m_pass.tokens.size();
-    const auto   state  = m_pass.hidden.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(pos - m_pass.pos) * n_embd);
-    m_session.restore(std::vector<float>(state, state + static_cast<std::ptrdiff_t>(n_embd)));
 }
 
 void verifier::draft(size_t n) {
-    find_before(m_base);
+    m_passes.begin(m_base);
     for (size_t i = 0; i < n; i++) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
@@ -295,7 +254,7 @@ size_t verifier::verify() {
         *m_chain              = std::move(again);
         m_steps.erase(m_steps.begin() + static_cast<std::ptrdiff_t>(i + 1), m_steps.end());
         if (i + 1 < n || token != drafted) {
-            m_pass = {};  // it goes another way
+            m_passes.forget();  // it goes another way
         }
         return n_true;
     }
@@ -356,7 +315,7 @@ void verifier::take_steps() {
                 m_session.restore(m_steps[0].hidden);
             }
             m_steps.clear();
-            m_pass = {};
+            m_passes.forget();
         }
         throw;
     }
@@ -370,7 +329,7 @@ int32_t verifier::sample(size_t left) {
         drop_block();  // what was given is not the text's: another token for the same place
     }
     if (m_n_given == m_steps.size()) {
-        if (m_session.n_past() != std::max(m_pos, m_pass.end())) {
+        if (m_session.n_past() != std::max(m_pos, m_passes.end())) {
             throw error(VT_ERROR_ARGUMENT,
                         format("the context has %d tokens, the text %d: it was decoded or cut outside the verifier", m_session.n_past(), m_pos));
         }
@@ -438,6 +397,8 @@ int32_t verifier::audit(const llama_sampler * samplers) {
 vt_verifier_stats verifier::stats() const {
     vt_verifier_stats s = m_stats;
     s.acceptance        = m_length.acceptance();
+    s.n_ahead           = m_passes.n_ahead();
+    s.n_agreed          = m_passes.n_agreed();
     s.n_bytes           = m_extra.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
     return s;
 }

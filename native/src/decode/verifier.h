@@ -16,9 +16,8 @@
 #include "decode/block_length.h"
 #include "decode/chain.h"
 #include "decode/counts.h"
-#include "decode/pass_length.h"
+#include "decode/passes.h"
 #include "decode/session.h"
-#include "decode/text_index.h"
 #include "head/whole_head.h"
 
 #include <cstdint>
@@ -72,17 +71,6 @@ class verifier {
         int32_t            token     = -1;  // drafted, then verified
     };
 
-    // the last pass of the core: tokens behind the text, or the draft, are in the context's memory although nobody chose them yet
-    struct pass {
-        int32_t              pos    = 0;  // of the first token
-        int32_t              chosen = 0;  // position of the last token that was chosen
-        std::vector<int32_t> tokens;
-        std::vector<float>   hidden;  // (n, n_embd)
-
-        int32_t end() const { return pos + static_cast<int32_t>(tokens.size()); }
-        bool    has(int32_t token, int32_t at) const { return at >= pos && at < end() && tokens[static_cast<size_t>(at - pos)] == token; }
-    };
-
     session &              m_session;
     whole_head &           m_whole;
     const llama_vocab &    m_vocab;
@@ -96,10 +84,7 @@ class verifier {
     int32_t                m_pos     = 0;  // tokens of the text: those of the last token given may still be undecoded
     size_t                 m_n_base  = 0;  // rows of the active set when the request began
     block_length           m_length;
-    pass_length            m_pass_length;
-    text_index             m_index;  // of the text, and of the draft while it is made
-    text_index::match      m_match;  // of its end
-    pass                   m_pass;
+    passes                 m_passes;
     size_t                 m_left = 1;  // tokens that will be asked for at most
     candidates             m_candidates;
     std::vector<float>     m_logits;
@@ -122,8 +107,6 @@ class verifier {
     bool    ends(int32_t token) const;
     bool    lacked(int32_t token) const;
     void    count(int32_t token);
-    void    find_before(int32_t pos);
-    void    follow(int32_t token);
     void    advance(int32_t token, int32_t pos, size_t room);
     void    drop_ahead();
     bool    choose_draft(step & s);

@@ -1,0 +1,54 @@
+// Passes of the core while drafting: a token that was chosen, and others that followed the same words before.
+//
+// Tokens behind the text, or the draft, are in the context's memory although nobody chose them yet. Where they then are chosen
+// they need no pass of their own. A pass takes no more tokens than keep the bits of single ones.
+#pragma once
+
+#include "decode/pass_length.h"
+#include "decode/session.h"
+#include "decode/text_index.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace vt {
+
+class passes {
+  public:
+    // max: tokens of a pass; 1 where the text drafts nothing
+    passes(session & s, size_t max) : m_session(s), m_length(max) {}
+
+    // the text, or the draft, ends at a position: looks for what stood before as it ends
+    void begin(int32_t pos);
+
+    // the context's memory goes on with a chosen token, whose hidden state is the session's only one then. room: tokens that will
+    // be asked for after it. Returns the time of the core in us, 0 where the last pass had the token.
+    int64_t advance(int32_t token, int32_t pos, size_t room);
+
+    // position behind the last pass, whose tokens may lie ahead of the text
+    int32_t end() const { return m_pos + static_cast<int32_t>(m_tokens.size()); }
+
+    // its tokens are no longer those that the memory has, or that follow
+    void forget();
+
+    uint64_t n_ahead() const { return m_n_ahead; }    // tokens that were decoded before they were chosen
+    uint64_t n_agreed() const { return m_n_agreed; }  // of them those that were chosen
+
+  private:
+    session &            m_session;
+    pass_length          m_length;
+    text_index           m_index;
+    text_index::match    m_match;       // of its end
+    int32_t              m_pos    = 0;  // of the last pass
+    int32_t              m_chosen = 0;  // position of its last token that was chosen
+    std::vector<int32_t> m_tokens;
+    std::vector<float>   m_hidden;  // (tokens, n_embd)
+    uint64_t             m_n_ahead  = 0;
+    uint64_t             m_n_agreed = 0;
+
+    bool    has(int32_t token, int32_t pos) const;
+    void    follow(int32_t token);
+    int64_t decode(int32_t token, int32_t pos, size_t room);
+};
+
+}  // namespace vt
