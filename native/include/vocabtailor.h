@@ -261,7 +261,7 @@ vt_status vt_session_decode(vt_session * s, const int32_t * tokens, size_t n, in
 
 /* as vt_session_decode, in one pass of the core: every token is an output, and its attention is computed as in a batch of it
  * alone. Up to as many tokens as vt_session_probe allows have the hidden states of single decodes, bit for bit. A batch must not
- * go beyond a position that is a multiple of 256. */
+ * go beyond a position that is a multiple of 256, and is of one token where the context has room for several sequences. */
 vt_status vt_session_decode_together(vt_session * s, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
 
 /* tries up to which n, at most max, 2, 3, ... n tokens have the same hidden states together as one by one, after a short and a
@@ -383,7 +383,7 @@ typedef struct vt_verifier_stats {
     uint64_t n_bytes;     /* memory held */
     uint64_t n_audited;   /* tokens of vt_verifier_audit */
     uint64_t n_outside;   /* of them outside the active set */
-    uint64_t n_ahead;     /* tokens that they decoded before they were chosen */
+    uint64_t n_ahead;     /* tokens that passes of the core decoded before they were chosen */
     uint64_t n_agreed;    /* of them those that the active set then chose */
 } vt_verifier_stats;
 

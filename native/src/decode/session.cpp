@@ -306,6 +306,9 @@ void session::decode(const int32_t * tokens, size_t n, int32_t pos, const int8_t
 }
 
 size_t session::most_together(int32_t pos) const {
+    if (llama_n_seq_max(m_ctx) > 1) {
+        return 1;  // other sequences have cells, too, so positions do not tell how many a token sees
+    }
     const size_t n_cells = static_cast<size_t>(attention_by_token::CELLS - pos % attention_by_token::CELLS);
     const size_t n_left  = static_cast<size_t>(std::max<int64_t>(int64_t(llama_n_ctx_seq(m_ctx)) - pos, 0));
     return std::min({n_cells, n_left, static_cast<size_t>(llama_n_ubatch(m_ctx)), static_cast<size_t>(llama_n_batch(m_ctx)), m_n_outputs_max});
