@@ -35,7 +35,7 @@ def test_this_machine_is_ready(
     assert main(["doctor", "--json", "-m", str(tiny_split("llama").core)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is True
-    assert [c["name"] for c in found["checks"]] == [*NAMES, "model", "speed"]
+    assert [c["name"] for c in found["checks"]] == [*NAMES, "model", "speed", "drafts"]
     for check in found["checks"]:
         assert check.keys() == {"name", "status", "found", "advice"}
         assert check["status"] in ("ok", "warn")

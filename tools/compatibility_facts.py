@@ -103,8 +103,8 @@ PARAMETERS: dict[str, Fact] = {
     "chat_format": same(),
     "chat_handler": same(),
     "draft_model": differs(
-        "its drafts are not taken, exact mode has its own; the text is stock's",
-        "test_surface.py::test_draft_models_change_no_text",
+        "exact mode takes its drafts beside its own, other modes do not; the text is stock's",
+        "test_drafts.py::test_a_draft_model",
     ),
     "tokenizer": same(test="-"),
     "type_k": same(),
@@ -180,8 +180,8 @@ REFUSED = (
     ),
     Refusal(
         "`sample(idx=...)` of another position than the last",
-        "a chain and its drafts know one place, the end of the text; it is for drafts of a "
-        "`draft_model`, which are not taken",
+        "a chain and its drafts know one place, the end of the text; drafts of a "
+        "`draft_model` are verified natively",
         "test_compatibility.py::test_sampling_elsewhere",
     ),
     Refusal(

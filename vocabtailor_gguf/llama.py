@@ -92,7 +92,11 @@ class TailoredLlama(
             tokens in one pass of the core, where trying at load shows that no bit changes (see
             `stats`); ``"active"``: the active set's choices alone, a pass for each; ``"text"``: as
             auto, with a warning where it cannot be; ``"none"``: each token is decided on the whole
-            vocabulary.
+            vocabulary. What a grammar forces, and what a `draft_model` says, is drafted as the text
+            is.
+        draft_max: Tokens of a pass of the core while drafting, 1 to 16. None: as many as have the
+            bits of single ones. With more than these, output is llama.cpp's as speculative decoding
+            gives it: nearly always the same, without a promise.
         logprobs_over: In mode ``"tailored"``, the tokens whose probabilities add up to 1:
             ``"active set"``, or ``"vocabulary"`` at the whole head's cost. Elsewhere, always the
             vocabulary.
@@ -132,6 +136,7 @@ class TailoredLlama(
         token_set: TokenSet | str | os.PathLike[str] | None = None,
         mode: Mode = "exact",
         drafts: Drafts = "auto",
+        draft_max: int | None = None,
         whole_head: Placement = "mapped",
         learn: bool = False,
         audit: float = 0.0,
@@ -139,7 +144,9 @@ class TailoredLlama(
         logprobs_over: Over = "active set",
         **kwargs: Any,
     ) -> None:
-        check_own(mode, whole_head, logprobs_over, drafts, learn=learn, audit=audit)
+        check_own(
+            mode, whole_head, logprobs_over, drafts, draft_max=draft_max, learn=learn, audit=audit
+        )
         check_upstream(kwargs)
         check_path("model_path", model_path)
         check_path("vocab_path", vocab_path or "")
@@ -151,6 +158,7 @@ class TailoredLlama(
             "token_set": token_set,
             "mode": mode,
             "drafts": drafts,
+            "draft_max": draft_max,
             "whole_head": whole_head,
             "learn": learn,
             "audit": audit,
@@ -190,6 +198,8 @@ class TailoredLlama(
             self._session_options = {
                 "exact": mode == "exact",
                 "drafts": drafts,
+                "draft_max": draft_max,
+                "draft_model": self.draft_model,
                 "audit": audit,
                 "learn": learn,
                 "expand": prompt_expansion and mode != "full",
@@ -210,11 +220,8 @@ class TailoredLlama(
             self.model_path = str(core)
             self.set_token_set(token_set)
             undo.pop_all()
-        if drafts == "text" and mode == "exact" and session.n_together == 1:
-            logger.warning(
-                "drafts: no drafts from the text: this core rounds several tokens of a pass "
-                "otherwise than single ones, or cannot take tokens back"
-            )
+        if mode == "exact" and session.together.n == 1 and (drafts == "text" or self.verbose):
+            logger.warning("drafts: nothing from the text: %s", session.together.why_alone)
         if mode == "tailored" and token_set is None:
             logger.warning(
                 "tailored mode without a token set: only the prompt's tokens, other forms of its "
@@ -260,9 +267,8 @@ class TailoredLlama(
         self._ctx.close()
         self._candidates = None
         self.lora_path = kwargs.get("lora_path")
-        self._logits_all = bool(
-            kwargs.get("logits_all", False)
-        )  # drafts of a draft_model are not taken
+        # a draft model needs no logits of other tokens here
+        self._logits_all = bool(kwargs.get("logits_all", False))
         self.n_batch = min(sizes["n_ctx"], sizes["n_batch"])
         params = self.context_params
         params.n_batch = self.n_batch

@@ -365,7 +365,8 @@ typedef struct vt_verifier_params {
     const struct llama_vocab * vocab;     /* of the store; drafts end at its end-of-generation tokens */
     size_t                     max_block; /* tokens drafted before they are verified, at most 16; 0 for 16. 1 where the session cannot truncate. */
     size_t                     max_pass;  /* tokens that one pass of the core takes while drafting: one that the active set chose, and others that
-                                           * followed it earlier in the text. 0 and 1 for one. Up to vt_session_probe's, it changes no bit. */
+                                           * followed it earlier in the text, that a grammar forces, or of vt_verifier_expect. 0 and 1 for one. Up to vt_session_probe's,
+                                           * it changes no bit. */
     bool                       no_drafts; /* decide each token on the whole vocabulary */
 } vt_verifier_params;
 
@@ -409,6 +410,11 @@ vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err, size_t n_
 /* the token that the chain chooses from the whole vocabulary after the text. The chain accepts it; the text has it once it is
  * decoded. n_left: tokens that will be asked for at most, this one included. */
 vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t * token, char * err, size_t n_err);
+
+/* Tokens that may follow from position pos on, as a draft model or a template says, in the place of those of the call before. Where they are
+ * right, passes of the core take several at once (max_pass); where they are wrong that costs time and changes nothing. To be told before
+ * the token in front of them is decoded. What follows an id that the vocabulary has not is ignored. */
+vt_status vt_verifier_expect(vt_verifier * v, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err);
 
 /* the text goes on with n tokens; that is free for the token that was just given where its draft is there already */
 vt_status vt_verifier_decode(vt_verifier * v, const int32_t * tokens, size_t n, char * err, size_t n_err);

@@ -19,7 +19,7 @@ static double live(const world & w) {
     double                                 total = 0.0;
     const int                              n_all = 2000;
     for (int i = 0; i < n_all; i++) {
-        const size_t n = p.next(3, 8);
+        const size_t n = p.next(pass_length::source::match_3, 8).n;
         if (n < 1 || n > 8) {
             return -1.0;
         }
@@ -27,7 +27,7 @@ static double live(const world & w) {
         p.record_pass(n, static_cast<int64_t>(1000.0 * noise * (1.0 + static_cast<double>(n - 1) * w.per_token)));
         for (size_t j = 0; j < n; j++) {
             const bool right = uniform(random) < w.right;
-            p.record_match(3, right);
+            p.record_guess(pass_length::source::match_3, right);
             if (!right) {
                 break;
             }
@@ -50,6 +50,6 @@ int main() {
     n_failed += expect("as dear as single tokens", dear < 1.6, dear);
     n_failed += expect("middling", middling > 1.5 && middling < 6.0, middling);
     const pass_length alone(1);
-    n_failed += expect("only single tokens", alone.max() == 1 && alone.next(16, 8) == 1, 1.0);
+    n_failed += expect("only single tokens", alone.max() == 1 && alone.next(pass_length::source::match_more, 8).n == 1, 1.0);
     return n_failed;
 }

@@ -30,8 +30,9 @@ class Verifier:
         whole: The whole head of the same store.
         vocab: The store's ctypes llama_vocab; drafts end at its end-of-generation tokens.
         max_block: Tokens drafted at once, 1 to 16. Where the session cannot truncate it is 1.
-        max_pass: Tokens that one pass of the core takes while drafting, those that followed the
-            same words before included. Up to `NativeSession.probe` it changes no bit.
+        max_pass: Tokens that one pass of the core takes while drafting, guesses included: what
+            followed the same words before, what a grammar forces, what `expect` told. Up to
+            `NativeSession.probe` it changes no bit.
         no_drafts: Decide each token on the whole vocabulary.
     """
 
@@ -96,6 +97,17 @@ class Verifier:
         token = native.ffi.new("int32_t *")
         native.call("vt_verifier_sample", self._handle, n_left, token)
         return int(token[0])
+
+    def expect(self, tokens: npt.NDArray[np.int32], *, pos: int) -> None:
+        """Tell what may follow from a position on: right guesses save passes of the core.
+
+        Args:
+            tokens: (n,) ids; what stands behind one that the vocabulary has not is ignored.
+            pos: Position of the first of them.
+        """
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        pointer = native.ffi.from_buffer("int32_t[]", ids)
+        native.call("vt_verifier_expect", self._handle, pointer, ids.size, pos)
 
     def decode(self, tokens: npt.NDArray[np.int32]) -> None:
         """Let the text go on with (n,) tokens; free where the draft has decoded them."""

@@ -180,3 +180,12 @@ def add_drafts(parser: argparse.ArgumentParser) -> None:
         "words before where that changes no bit (default); active: the former; text: as auto, and "
         "say so where it cannot be; none: decide each token on the whole vocabulary",
     )  # fmt: skip
+
+
+def add_draft_max(parser: argparse.ArgumentParser) -> None:
+    """Add --draft-max."""
+    parser.add_argument(
+        "--draft-max", type=int, metavar="N",
+        help="let a pass of the core take up to N tokens while drafting, 1 to 16 (default: as many "
+        "as change no bit; with more, output is nearly always the same, without a promise)",
+    )  # fmt: skip

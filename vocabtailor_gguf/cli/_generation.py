@@ -49,6 +49,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "produced; full: every row of the head at every token; see below",
     )  # fmt: skip
     _common.add_drafts(parser)
+    _common.add_draft_max(parser)
     parser.add_argument(
         "--no-prompt-expansion", dest="prompt_expansion", action="store_false",
         help="do not add other forms of the prompt's words to the active set",
@@ -106,6 +107,7 @@ def load(args: argparse.Namespace, files: tuple[str, str | None], **changed: Any
         "vocab_path": vocab,
         "mode": args.mode,
         "drafts": args.drafts,
+        "draft_max": args.draft_max,
         "whole_head": args.whole_head,
         "audit": args.audit,
         "prompt_expansion": args.prompt_expansion,

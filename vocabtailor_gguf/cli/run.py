@@ -11,6 +11,7 @@ import llama_cpp
 from vocabtailor_gguf.cli import _color, _common, _generation, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
+from vocabtailor_gguf.runtime.reports import Stats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,11 +115,19 @@ def _generate(llm: TailoredLlama, prompt: str, grammar: Any, args: argparse.Name
     if llm.mode == "exact":
         notes.tell(
             f"exact: {stats.drafted} tokens drafted, {stats.rejected} rejected, "
-            f"{stats.ms_verify:.0f} ms of verification; {stats.agreed} of {stats.ahead} tokens "
-            f"from the text were right, passes of up to {stats.together}"
+            f"{stats.ms_verify:.0f} ms of verification; {_passes(stats)}"
         )
     if args.audit:
         notes.tell(_audit(llm))
+
+
+def _passes(stats: Stats) -> str:
+    if stats.together == 1:
+        return f"no drafts from the text: {stats.why_alone}"
+    return (
+        f"{stats.agreed} of {stats.ahead} guesses of text or grammar were right, passes of up to "
+        f"{stats.together} tokens"
+    )
 
 
 def _audit(llm: TailoredLlama) -> str:

@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--mode", choices=MODES, default="exact")
     _common.add_drafts(parser)
+    _common.add_draft_max(parser)
     parser.add_argument(
         "--audit", type=_rate, default=0.0, metavar="RATE",
         help="tailored mode: check this share of steps against the whole vocabulary",
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         queue=args.queue,
         preset=models[own],
         drafts=args.drafts,
+        draft_max=args.draft_max,
         whole_head=args.whole_head,
         n_ctx=args.ctx_size,
         n_threads=args.threads,

@@ -84,7 +84,13 @@ def _speed(core: str, vocab: str, seconds: str) -> dict[str, Any]:
         next(stream)
         n += 1
     rate = n / (time.perf_counter() - first)
-    return {"tokens_per_second": rate, "load_seconds": loaded - begin, "n_threads": n_threads}
+    return {
+        "tokens_per_second": rate,
+        "load_seconds": loaded - begin,
+        "n_threads": n_threads,
+        "together": llm.stats.together,
+        "why_alone": llm.stats.why_alone,
+    }
 
 
 def main() -> None:

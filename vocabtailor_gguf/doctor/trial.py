@@ -97,4 +97,7 @@ def check_model(core_path: str, vocab_path: str | None) -> list[Check]:
         f"{found['tokens_per_second']:.1f} tokens/s in exact mode, no token set, "
         f"{found['n_threads']} threads; loaded in {found['load_seconds']:.1f} s"
     )
-    return [*checks, Check("speed", "ok", speed)]
+    drafts = f"passes of up to {found['together']} tokens give the bits of single ones"
+    if found["together"] == 1:
+        drafts = f"nothing from the text: {found['why_alone']}"
+    return [*checks, Check("speed", "ok", speed), Check("drafts", "ok", drafts)]

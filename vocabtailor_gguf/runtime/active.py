@@ -48,7 +48,8 @@ class ActiveSet(SessionOwner):
         """
         asked = {**self._asked, "mode": mode, "audit": audit}
         own = {"over": asked["logprobs_over"], "learn": asked["learn"], "audit": audit}
-        check_own(mode, asked["whole_head"], drafts=asked["drafts"], **own)
+        drafting = {"drafts": asked["drafts"], "draft_max": asked["draft_max"]}
+        check_own(mode, asked["whole_head"], **drafting, **own)
         with self._text.lock:
             before = self._asked
             try:

@@ -12,6 +12,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.types import type_geometry, type_name
+from vocabtailor_gguf.binding.verifier import MAX_BLOCK
 from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
@@ -55,7 +56,14 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
 
 
 def check_own(
-    mode: str, whole_head: str, over: str, drafts: str, *, learn: bool, audit: float
+    mode: str,
+    whole_head: str,
+    over: str,
+    drafts: str,
+    *,
+    draft_max: int | None,
+    learn: bool,
+    audit: float,
 ) -> None:
     """Check this package's own arguments.
 
@@ -69,6 +77,8 @@ def check_own(
         raise ValueError(f"whole_head: found {whole_head!r}, expected one of {places}")
     if drafts not in get_args(Drafts):
         raise ValueError(f"drafts: found {drafts!r}, expected one of {', '.join(get_args(Drafts))}")
+    if draft_max is not None and not 1 <= draft_max <= MAX_BLOCK:
+        raise ValueError(f"draft_max: found {draft_max}, expected 1 to {MAX_BLOCK}")
     if over not in get_args(Over):
         raise ValueError(
             f"logprobs_over: found {over!r}, expected one of {', '.join(get_args(Over))}"

@@ -14,7 +14,7 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import llama_cpp
 
@@ -29,6 +29,7 @@ Drafts = Literal["auto", "active", "text", "none"]
 MOST_TOGETHER = 8  # tokens; longer passes cost what they save
 
 _FILE = "together.json"
+_OTHER_BITS = "this core rounds several tokens of a pass otherwise than single ones"
 _OF_CONTEXT = (
     *("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "n_threads_batch"),
     *("flash_attn_type", "type_k", "type_v", "offload_kqv", "op_offload", "swa_full"),
@@ -36,20 +37,47 @@ _OF_CONTEXT = (
 )
 
 
-def tokens_together(native: NativeSession, engine: Engine, params: Any) -> int:
-    """Return how many tokens a pass may take with the bits of single ones; 1: no text drafts.
+class Together(NamedTuple):
+    """How many tokens a pass may take while drafting."""
+
+    n: int = 1
+    why_alone: str = ""  # where it is 1
+
+
+def tokens_together(
+    native: NativeSession, engine: Engine, params: Any, drafts: Drafts, draft_max: int | None
+) -> Together:
+    """Return how many tokens a pass may take: those that keep the bits of single ones, or as asked.
 
     Args:
         native: A session with a context, without a text where it was not tried before.
         engine: Its engine.
         params: ctypes llama_context_params of its context.
+        drafts: What is drafted at all.
+        draft_max: Tokens that were asked for, whatever bits they have; None for a trial.
     """
+    if drafts not in ("auto", "text"):
+        return Together(why_alone=f"drafts are {drafts}")
+    if not native.can_truncate:
+        return Together(why_alone="the memory of this model cannot take tokens back")
+    if params.n_seq_max > 1:
+        return Together(why_alone="the context has room for several sequences")
+    if draft_max is not None:
+        return Together(draft_max, "draft_max is 1" if draft_max == 1 else "")
+    n = _tried(native, engine, params)
+    if n is None:
+        return Together(why_alone="it was not tried yet, and a text was in the way")
+    return Together(n, "" if n > 1 else _OTHER_BITS)
+
+
+def _tried(native: NativeSession, engine: Engine, params: Any) -> int | None:
+    """Return how many tokens keep their bits together; None where that cannot be tried now."""
     path = cache_folder() / _FILE
     key = _key(engine, params)
     known = _read(path)
     if key not in known:
         if native.n_past:
-            return 1  # a text is in the way
+            return None
         known[key] = native.probe(MOST_TOGETHER)
         # a folder that cannot be written to costs the next start its time, nothing else
         with contextlib.suppress(OSError, BadFileError):

@@ -29,10 +29,11 @@ class Stats(Record):
             after them. It is part of `ms_head` and `ms_sample`.
         passes: Times that the core was run.
         ahead: Tokens that passes took in exact mode because they had followed the same words
-            before.
+            before, a grammar left hardly anything else, or a draft model said so.
         agreed: Of them those that needed no pass of their own.
-        together: Tokens that a pass may take while drafting without changing a bit; 1: the text
-            drafts nothing, as it is with a core whose products round several tokens otherwise.
+        together: Tokens that a pass may take while drafting, as many as change no bit where
+            `draft_max` was not given; 1: the text drafts nothing.
+        why_alone: The reason where it is 1.
     """
 
     tokens: int
@@ -50,6 +51,7 @@ class Stats(Record):
     ahead: int = 0
     agreed: int = 0
     together: int = 1
+    why_alone: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,8 @@ def stats_of(session: Session) -> Stats:
         passes=int(native.n_passes),
         ahead=0 if proved is None else int(proved.n_ahead),
         agreed=0 if proved is None else int(proved.n_agreed),
-        together=session.n_together,
+        together=session.together.n,
+        why_alone=session.together.why_alone,
     )
 
 

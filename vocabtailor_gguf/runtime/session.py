@@ -19,7 +19,8 @@ from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.decide import Active, Audited, Decide, Verified
-from vocabtailor_gguf.runtime.drafts import Drafts, tokens_together
+from vocabtailor_gguf.runtime.draft_models import DraftModel
+from vocabtailor_gguf.runtime.drafts import Drafts, Together, tokens_together
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.states import has_states
 from vocabtailor_gguf.runtime.steps import Sampling, Step
@@ -41,6 +42,9 @@ class Session:
         drafts: With `exact`, what is drafted: ``"auto"`` and ``"text"``: the active set's choices,
             and what followed them before, as far as that changes no bit; ``"active"``: the former;
             ``"none"``.
+        draft_max: Tokens of a pass while drafting, whatever bits they have; None: as many as have
+            the bits of single ones.
+        draft_model: A ``llama_cpp.llama_speculative.LlamaDraftModel`` that drafts, too.
         audit: Without `exact`, the share of steps that are compared with it.
         learn: After each request, keep the tokens that the static set turned out to lack.
         expand: Let a prompt's tokens bring other forms of their words.
@@ -55,8 +59,7 @@ class Session:
         n_tokens: Of the text.
         holder: The live request, None where there is none.
         sampling: Of the live or the last request.
-        n_together: Tokens that a pass of the core may take while drafting; 1: the text drafts
-            nothing.
+        together: Tokens that a pass of the core may take while drafting.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Session:
         *,
         exact: bool,
         drafts: Drafts = "auto",
+        draft_max: int | None = None,
+        draft_model: Any = None,
         audit: float = 0.0,
         learn: bool = False,
         expand: bool = True,
@@ -100,8 +105,10 @@ class Session:
         self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = None
         self.verifier: Verifier | None = None
-        self.n_together = 1
+        self.together = Together(why_alone="only exact mode drafts")
         self._drafts = drafts
+        self._draft_max = draft_max
+        self._draft_model = None if draft_model is None else DraftModel(draft_model)
         self._seed = seed
         self._learn = learn
         self._is_closed = False
@@ -123,13 +130,15 @@ class Session:
         if expand and self.forms is None:
             self.forms = Forms(self.engine.tokenizer.vocab)
         if (exact or audit) and self.verifier is None:
-            if exact and self._drafts in ("auto", "text"):
-                self.n_together = tokens_together(self.native, self.engine, self.context.params)
+            if exact:
+                self.together = tokens_together(
+                    self.native, self.engine, self.context.params, self._drafts, self._draft_max
+                )
             self.verifier = Verifier(
                 self.native,
                 self.engine.whole_head,
                 self.engine.tokenizer.vocab,
-                max_pass=self.n_together,
+                max_pass=self.together.n,
                 no_drafts=self._drafts == "none",
             )
         self._expand = expand
@@ -228,6 +237,7 @@ class Session:
             self.n_missed += self.head.append(ids)
             try:
                 if self._owns_text and self.verifier is not None:
+                    self._expect_after(self.verifier, ids)
                     self.verifier.decode(ids)
                 else:
                     self.native.decode(ids, pos=self.n_tokens)
@@ -237,6 +247,13 @@ class Session:
                 self._forget_outputs()
                 raise
             self._extend(ids)
+
+    def _expect_after(self, verifier: Verifier, ids: npt.NDArray[np.int32]) -> None:
+        """Let the draft model, where there is one, say what may follow tokens that come next."""
+        if self._draft_model is not None and self.together.n > 1:
+            found = self._draft_model.after(self.text, ids)
+            if found is not None:
+                verifier.expect(found, pos=self.n_tokens + ids.size)
 
     def decode_batch(self, batch: Any) -> None:
         """Decode a ctypes llama_batch of token ids, whatever its sequences are.

@@ -77,6 +77,14 @@ VT_EXPORT vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t *
     });
 }
 
+VT_EXPORT vt_status vt_verifier_expect(vt_verifier * v, const int32_t * tokens, size_t n, int32_t pos, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(v != nullptr && (tokens != nullptr || n == 0), "verifier and tokens must not be NULL");
+        const lock l(v), s(v->session);
+        v->impl.expect(tokens, n, pos);
+    });
+}
+
 VT_EXPORT vt_status vt_verifier_decode(vt_verifier * v, const int32_t * tokens, size_t n, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr && tokens != nullptr, "verifier and tokens must not be NULL");

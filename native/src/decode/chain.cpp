@@ -91,6 +91,9 @@ void chain::find_selector(const known_samplers & known) {
             continue;
         }
         m_plan->is_replayable = m_plan->is_replayable && t.is_replayed;
+        if (t.kind == sampler_kind::grammar && m_plan->grammar < 0) {
+            m_plan->grammar = i;
+        }
         if (done) {
             // greedy marks a token and keeps the others: what follows sees all of them
             m_plan->select = m_plan->select == selector::greedy ? selector::other : m_plan->select;
@@ -116,6 +119,10 @@ void chain::find_selector(const known_samplers & known) {
         }
         done = true;
     }
+}
+
+const llama_sampler * chain::grammar() const {
+    return m_plan->grammar < 0 ? nullptr : llama_sampler_chain_get(m_samplers, m_plan->grammar);
 }
 
 // Entries that cancel one another change a logit only by what is rounded off in between, up or down: such a token is

@@ -41,6 +41,9 @@ class chain {
     // whether the caller's own samplers decide: what they have decided or accepted cannot be taken back
     bool is_borrowed() const { return m_owned == nullptr; }
 
+    // its first grammar, of those that are cloned; NULL where there is none
+    const llama_sampler * grammar() const;
+
     // The decision in three steps, none of which accepts a token. Modifiers change single logits, so candidates may be
     // modified in parts. After an error that a sampler has thrown, here or in accept, its state is unknown: all further
     // steps are errors, and a copy from before has to go on.
@@ -71,6 +74,7 @@ class chain {
         bool             is_replayable = true;
         std::vector<int> biases;  // of the modifiers
         bool             has_grammar = false;
+        int              grammar     = -1;     // sampler of a cloned chain
         bool             has_failed  = false;  // the caller's samplers, which all copies share
         candidates       by_id;  // every token at the place of its id, as biases want them; what a copy leaves here is of no use to others
     };

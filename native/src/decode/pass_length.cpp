@@ -9,16 +9,25 @@ namespace {
 
 constexpr double MEMORY      = 0.9;  // what a verdict still weighs after the next one
 constexpr double TIME_MEMORY = 0.8;
+constexpr double FORGETTING  = 0.9995;
+constexpr double DOUBT       = 0.99;
+constexpr double MOST_UP     = 2.0;
 constexpr double PER_TOKEN   = 0.08;  // guess: what one more token adds to a pass, in passes
 constexpr size_t WARMING     = 2;
+constexpr size_t SURE        = 4;  // passes of a length
 
 }  // namespace
 
-pass_length::pass_length(size_t max) : m_pass_us(std::max<size_t>(max, 1) + 1, 0.0), m_right{0.3, 0.5, 0.7, 0.8, 0.9}, m_warming(WARMING) {
+pass_length::pass_length(size_t max)
+    : m_pass_us(std::max<size_t>(max, 1) + 1, 0.0), m_n_passes(m_pass_us.size(), 0), m_right{0.3, 0.5, 0.7, 0.8, 0.9, 0.9, 0.7}, m_warming(WARMING) {
 }
 
-size_t pass_length::class_of(size_t match_length) {
-    return match_length <= 2 ? 0 : match_length == 3 ? 1 : match_length <= 5 ? 2 : match_length <= 9 ? 3 : 4;
+pass_length::source pass_length::source_of(size_t match_length) {
+    return match_length <= 2   ? source::match_2
+           : match_length == 3 ? source::match_3
+           : match_length <= 5 ? source::match_5
+           : match_length <= 9 ? source::match_9
+                               : source::match_more;
 }
 
 // A length that was never taken is guessed low, so that it is tried. None takes longer than a longer one: one disturbed
@@ -38,37 +47,46 @@ double pass_length::pass_us(size_t n) const {
     return us;
 }
 
-size_t pass_length::next(size_t match_length, size_t limit) const {
-    if (match_length == 0 || m_pass_us[1] == 0.0) {
-        return 1;
+pass_length::choice pass_length::next(source from, size_t limit) const {
+    if (m_pass_us[1] == 0.0) {
+        return {};
     }
-    const double right     = m_right[class_of(match_length)];
-    size_t       best      = 1;
-    double       best_time = pass_us(1);
+    const double right = m_right[static_cast<size_t>(from)];
+    choice       best{1, pass_us(1)};
     double       kept      = 1.0;  // tokens, expected
     double       all_right = 1.0;  // chance of those before
     for (size_t n = 2; n <= std::min(limit, max()); n++) {
         all_right *= right;
         kept += all_right;
-        if (pass_us(n) / kept < best_time) {
-            best_time = pass_us(n) / kept;
-            best      = n;
+        if (pass_us(n) / kept < best.us) {
+            best = {n, pass_us(n) / kept};
         }
     }
     return best;
 }
 
+// What disturbs a pass makes it longer, so of the first two the shorter one counts, and later ones cannot pull far up. A length
+// that is not taken is believed to be shorter and shorter, until it is tried again: soon where it was measured a few times only.
 void pass_length::record_pass(size_t n, int64_t us) {
     if (m_warming > 0) {
         m_warming--;
         return;
     }
-    double & mean = m_pass_us[n];
-    mean          = mean == 0.0 ? static_cast<double>(us) : TIME_MEMORY * mean + (1.0 - TIME_MEMORY) * static_cast<double>(us);
+    for (size_t i = n + 1; i < m_pass_us.size(); i++) {
+        m_pass_us[i] *= m_n_passes[i] < SURE ? DOUBT : FORGETTING;
+    }
+    double &     mean  = m_pass_us[n];
+    const double value = static_cast<double>(us);
+    m_n_passes[n]++;
+    if (m_n_passes[n] <= 2) {
+        mean = mean == 0.0 ? value : std::min(mean, value);
+    } else {
+        mean = TIME_MEMORY * mean + (1.0 - TIME_MEMORY) * std::min(value, MOST_UP * mean);
+    }
 }
 
-void pass_length::record_match(size_t match_length, bool was_right) {
-    double & share = m_right[class_of(match_length)];
+void pass_length::record_guess(source from, bool was_right) {
+    double & share = m_right[static_cast<size_t>(from)];
     share          = MEMORY * share + (was_right ? 1.0 - MEMORY : 0.0);
 }
 

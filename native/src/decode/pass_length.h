@@ -1,7 +1,7 @@
 // How many tokens the core is given in one pass: one that was chosen, and some that followed the same words before.
 //
-// What a pass of n tokens takes and how often a match's next token was the text's are measured all the time, the latter
-// where nothing is risked, too. The length with the least expected time per token that stays is taken. All this changes how
+// What a pass of n tokens takes and how often a guess was the text's are measured all the time, that of a match where nothing
+// is risked, too. The length with the least expected time per token that stays is taken. All this changes how
 // fast tokens come, never which.
 #pragma once
 
@@ -19,23 +19,33 @@ class pass_length {
 
     size_t max() const { return m_pass_us.size() - 1; }
 
-    // tokens of the next pass, 1 to `limit`, after a match of so many tokens
-    size_t next(size_t match_length, size_t limit) const;
+    // what a guess comes from
+    enum class source { match_2, match_3, match_5, match_9, match_more, grammar, given };
+    static constexpr size_t N_SOURCES = 7;
+
+    // of a match of so many tokens, 2 or more
+    static source source_of(size_t match_length);
+
+    struct choice {
+        size_t n  = 1;    // tokens of a pass
+        double us = 0.0;  // expected, for each token that stays; 0 where nothing was measured yet
+    };
+
+    // the best next pass of 1 to `limit` tokens, all but the first of them from a source
+    choice next(source s, size_t limit) const;
 
     void record_pass(size_t n, int64_t us);
 
-    // whether the token that followed a match was the text's
-    void record_match(size_t match_length, bool was_right);
+    // whether a token of a source was the text's
+    void record_guess(source s, bool was_right);
 
   private:
-    static constexpr size_t N_CLASSES = 5;  // matches of 2, 3, 4 to 5, 6 to 9, 10 and more tokens
-
     std::vector<double>           m_pass_us;  // by tokens, 0 where not measured yet
-    std::array<double, N_CLASSES> m_right;    // share of matches
+    std::vector<uint64_t>         m_n_passes;
+    std::array<double, N_SOURCES> m_right;    // share of guesses
     size_t                        m_warming;  // passes that are not measured: pages are read for the first time
 
-    static size_t class_of(size_t match_length);
-    double        pass_us(size_t n) const;
+    double pass_us(size_t n) const;
 };
 
 }  // namespace vt

@@ -21,22 +21,63 @@ bool passes::has(int32_t token, int32_t pos) const {
     return pos >= m_pos && pos < end() && m_tokens[static_cast<size_t>(pos - m_pos)] == token;
 }
 
-// was it what followed the same words before?
-void passes::follow(int32_t token) {
+void passes::expect(const int32_t * tokens, size_t n, int32_t pos) {
+    m_given.assign(tokens, tokens + n);
+    m_given_pos = pos;
+}
+
+// were they right?
+void passes::follow(int32_t token, int32_t pos) {
     if (m_match.length > 0) {
-        m_length.record_match(m_match.length, m_index[m_match.next] == token);
+        m_length.record_guess(pass_length::source_of(m_match.length), m_index[m_match.next] == token);
     }
     m_index.append(token);
     m_match = m_index.find();
+
+    const bool was_ahead = pos > std::max(m_pos, m_chosen) && pos < end();
+    if (was_ahead && (m_source == pass_length::source::grammar || m_source == pass_length::source::given)) {
+        m_length.record_guess(m_source, has(token, pos));
+    }
+    const int64_t at = int64_t(pos) - m_given_pos;
+    if (at >= 0 && at < static_cast<int64_t>(m_given.size()) && m_given[static_cast<size_t>(at)] != token) {
+        m_given.clear();
+    }
 }
 
-int64_t passes::decode(int32_t token, int32_t pos, size_t room) {
-    const size_t n = m_match.length > 0 ? m_length.next(m_match.length, std::min(room, m_session.most_together(pos))) : 1;
-    forget();
-    std::vector<int32_t> tokens = {token};
-    for (size_t i = m_match.next; tokens.size() < n && i < m_index.size() && m_index[i] >= 0; i++) {
-        tokens.push_back(m_index[i]);
+// what they said of the tokens behind a position
+passes::guess passes::from_others(int32_t pos) const {
+    const int64_t first = int64_t(pos) + 1 - m_given_pos;
+    const bool    known = first >= 0 && first < static_cast<int64_t>(m_given.size());
+    const size_t  at    = known ? static_cast<size_t>(first) : m_given.size();
+    return {pass_length::source::given, m_given.data() + at, m_given.size() - at};
+}
+
+passes::guess passes::from_text() const {
+    size_t n = 0;
+    while (m_match.length > 0 && m_match.next + n < m_index.size() && m_index[m_match.next + n] >= 0) {
+        n++;
     }
+    return {pass_length::source_of(m_match.length), n > 0 ? m_index.data() + m_match.next : nullptr, n};
+}
+
+int64_t passes::decode(int32_t token, int32_t pos, const std::vector<int32_t> & ruled, size_t room) {
+    const size_t        limit     = std::min(room, m_session.most_together(pos));
+    const guess         guesses[] = {{pass_length::source::grammar, ruled.data(), ruled.size()}, from_others(pos), from_text()};
+    const guess *       best      = nullptr;
+    pass_length::choice choice;
+    for (const guess & g : guesses) {
+        const pass_length::choice c = g.n == 0 ? pass_length::choice() : m_length.next(g.source, std::min(limit, g.n + 1));
+        if (c.n > 1 && (best == nullptr || c.us < choice.us)) {
+            best   = &g;
+            choice = c;
+        }
+    }
+    std::vector<int32_t> tokens = {token};
+    if (best != nullptr) {
+        tokens.insert(tokens.end(), best->tokens, best->tokens + (choice.n - 1));
+        m_source = best->source;
+    }
+    forget();
     const int64_t start = ggml_time_us();
     m_session.decode_together(tokens.data(), tokens.size(), pos);
     const int64_t us = ggml_time_us() - start;
@@ -48,12 +89,12 @@ int64_t passes::decode(int32_t token, int32_t pos, size_t room) {
     return us;
 }
 
-int64_t passes::advance(int32_t token, int32_t pos, size_t room) {
-    if (m_length.max() > 1) {
-        follow(token);
+int64_t passes::advance(int32_t token, int32_t pos, const std::vector<int32_t> & ruled, size_t room) {
+    if (take_guesses()) {
+        follow(token, pos);
     }
     const bool    is_here = has(token, pos);
-    const int64_t us      = is_here ? 0 : decode(token, pos, room);
+    const int64_t us      = is_here ? 0 : decode(token, pos, ruled, room);
     if (is_here && pos > m_chosen) {
         m_n_agreed++;
         m_chosen = pos;

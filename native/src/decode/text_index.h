@@ -26,8 +26,9 @@ class text_index {
     void append(int32_t token);
     void truncate(size_t n);
 
-    size_t  size() const { return m_tokens.size(); }
-    int32_t operator[](size_t i) const { return m_tokens[i]; }
+    size_t          size() const { return m_tokens.size(); }
+    int32_t         operator[](size_t i) const { return m_tokens[i]; }
+    const int32_t * data() const { return m_tokens.data(); }
 
     // the longest of the last few matches of the text's end
     match find() const;

@@ -10,7 +10,7 @@ namespace vt {
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
       m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
-      m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
+      m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -64,6 +64,15 @@ void verifier::drop_block() {
     }
     m_steps.clear();
     m_n_given = 0;
+}
+
+void verifier::expect(const int32_t * tokens, size_t n, int32_t pos) {
+    if (pos < 0) {
+        throw error(VT_ERROR_ARGUMENT, format("tokens are expected from position %d on", pos));
+    }
+    const int32_t n_vocab = static_cast<int32_t>(m_session.get_store()->info().n_vocab);
+    const auto    valid   = [&](int32_t id) { return id >= 0 && id < n_vocab; };
+    m_passes.expect(tokens, static_cast<size_t>(std::find_if_not(tokens, tokens + n, valid) - tokens), pos);
 }
 
 void verifier::rewind(int32_t pos) {
@@ -176,6 +185,7 @@ int32_t verifier::decide_on_all(chain & c, const step & s) {
 
 // the active set's choice; false where only the whole vocabulary can tell, and the chain is as it was before
 bool verifier::choose_draft(step & s) {
+    s.n_rows = active().ids().size();
     try {
         fill(active(), *m_chain, s.hidden.data(), m_candidates);
         stopwatch watch(m_stats.t_sample_us);
@@ -192,8 +202,17 @@ bool verifier::choose_draft(step & s) {
     return false;
 }
 
+// the chain has accepted the token
 void verifier::advance(int32_t token, int32_t pos, size_t room) {
-    const int64_t us = m_passes.advance(token, pos, room);
+    std::vector<int32_t> ruled;
+    if (m_passes.take_guesses() && m_chain->grammar() != nullptr) {
+        m_grammar_text.follow(token);
+        if (!m_passes.has(token, pos)) {
+            ruled = m_grammar_text.after(*m_chain->grammar(), token, m_passes.max() - 1);
+            active().append(ruled.data(), ruled.size());  // else their first letters would be drafted
+        }
+    }
+    const int64_t us = m_passes.advance(token, pos, ruled, room);
     m_decode_us += us;
     m_length.record_decode(us);
 }
@@ -215,6 +234,12 @@ void verifier::draft(size_t n) {
     }
 }
 
+// whether a row was there when a step was drafted: later ones may have brought more
+bool verifier::had(const step & s, int32_t row) const {
+    const std::vector<int32_t> & ids = active().ids();
+    return active().contains(row) && std::find(ids.begin() + static_cast<std::ptrdiff_t>(s.n_rows), ids.end(), row) == ids.end();
+}
+
 // makes the steps true, drops those after a change, returns how many drafted tokens were true
 size_t verifier::verify() {
     const size_t       n = m_steps.size();
@@ -230,8 +255,9 @@ size_t verifier::verify() {
     head &                            h = active();
     std::vector<std::vector<int32_t>> outside(n);
     for (const scan_hit & hit : m_hits) {
-        if (!h.contains(hit.row)) {
-            outside[static_cast<size_t>(hit.state)].push_back(hit.row);
+        const size_t i = static_cast<size_t>(hit.state);
+        if (!had(m_steps[i], hit.row)) {
+            outside[i].push_back(hit.row);
         }
     }
     for (size_t i = 0; i < n; i++) {

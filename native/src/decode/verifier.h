@@ -1,12 +1,11 @@
 // Exact mode: the token that the whole vocabulary would give, at nearly the cost of the active set.
 //
-// A block of tokens is drafted with the active set. A pass of the core takes the token that was chosen and, where it stood in the
-// text before, some that followed it there; as long as the active set then chooses these, they need no pass of their own. Then the whole LM head is
-// read once for all of their hidden states and names the rows that could have changed a decision. Where there are none the draft is the truth. Where
-// there are some, they join the active set and the chain decides again, from its state before the draft; if the token is
-// another one, the rest of the draft is dropped.
-// Every hidden state has the bits of a decode of one token, and every logit that decides is of ggml's product for one state, as
-// in llama.cpp itself.
+// A block of tokens is drafted with the active set. A pass of the core takes the token that was chosen and guesses of what follows: what followed it
+// in the text before, what a grammar forces, what somebody else has drafted; as long as the active set then chooses these, they need no pass of their
+// own. Then the whole LM head is read once for all of their hidden states and names the rows that could have changed a decision. Where there are none
+// the draft is the truth. Where there are some, they join the active set and the chain decides again, from its state before the draft; if the token
+// is another one, the rest of the draft is dropped. Every hidden state has the bits of a decode of one token, and every logit that decides is of
+// ggml's product for one state, as in llama.cpp itself.
 //
 // While a request lasts the verifier owns where the text is. Three things lie ahead of it while drafts wait to be given:
 // the context's memory, its hidden state and the chain; drop_block brings all of them back, and whatever goes another way
@@ -16,6 +15,7 @@
 #include "decode/block_length.h"
 #include "decode/chain.h"
 #include "decode/counts.h"
+#include "decode/grammar_text.h"
 #include "decode/passes.h"
 #include "decode/session.h"
 #include "head/whole_head.h"
@@ -56,6 +56,9 @@ class verifier {
     // tokens that the text goes on with: at no cost where they are those that were drafted and given
     void decode(const int32_t * tokens, size_t n);
 
+    // somebody's guess of the tokens from a position on, of use to passes of several tokens; those behind an id that there is not are left out
+    void expect(const int32_t * tokens, size_t n, int32_t pos);
+
     // the token that the samplers would choose now from the whole vocabulary; nothing changes
     int32_t audit(const llama_sampler * samplers);
 
@@ -69,6 +72,7 @@ class verifier {
         candidates         kept;    // what its selector kept, modified
         float              threshold = 0.0f;
         int32_t            token     = -1;  // drafted, then verified
+        size_t             n_rows    = 0;   // of the active set that has drafted it
     };
 
     session &              m_session;
@@ -84,6 +88,7 @@ class verifier {
     int32_t                m_pos     = 0;  // tokens of the text: those of the last token given may still be undecoded
     size_t                 m_n_base  = 0;  // rows of the active set when the request began
     block_length           m_length;
+    grammar_text           m_grammar_text;
     passes                 m_passes;
     size_t                 m_left = 1;  // tokens that will be asked for at most
     candidates             m_candidates;
@@ -110,6 +115,7 @@ class verifier {
     void    advance(int32_t token, int32_t pos, size_t room);
     void    drop_ahead();
     bool    choose_draft(step & s);
+    bool    had(const step & s, int32_t row) const;
     void    draft(size_t n);
     size_t  verify();
     void    run_block(size_t n);
