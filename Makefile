@@ -56,8 +56,9 @@ demo: install $(GEMMA)
 	$(PY) tools/demo.py $(GEMMA)
 
 # threads that wait for work must not spin: other processes may run on the same cores
+# a worker for each of up to four cores, for most tests compute with one thread
 test: install models lint
-	OMP_WAIT_POLICY=passive $(BIN)/pytest
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(shell [ $(CPUS) -gt 4 ] && echo 4 || echo $(CPUS)) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
