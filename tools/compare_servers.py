@@ -3,8 +3,8 @@
     python tools/compare_servers.py MODEL.gguf NAME.core.gguf --clients 1 4
 
 ``vocabtailor serve`` with the split model against llama-cpp-python's own server with the unsplit
-one: the same prompts, greedy, each answer as long, each server alone and warm.
-JSON on stdout.
+one: the same prompts, greedy, each answer as long, each server alone and warm. Several slots share
+the threads. JSON on stdout.
 """
 
 from __future__ import annotations
@@ -75,21 +75,25 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of which the median is told")
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--wait", choices=["active", "passive"], help="OMP_WAIT_POLICY")
     parser.add_argument("--mode", choices=["exact", "tailored", "full"], default="exact")
     parser.add_argument("--token-set", metavar="FILE", help="NAME.tokens.json")
     args = parser.parse_args()
     n_slots, n_ctx = max(args.clients), "1024"
-    ours = ["-m", args.core, "--mode", args.mode, "-c", n_ctx, "-t", str(args.threads)]
+    ours = ["-m", args.core, "--mode", args.mode, "-c", n_ctx]
     ours += ["--token-set", args.token_set] if args.token_set else []
     theirs = ["--model", args.model, "--n_ctx", n_ctx, "--n_threads", str(args.threads),
               "--n_threads_batch", str(args.threads), "--interrupt_requests", "false"]  # fmt: skip
     out = {}
-    with started("llama_cpp.server", *theirs) as server:
+    with started("llama_cpp.server", *theirs, wait=args.wait) as server:
         out["llama_cpp.server"] = _measure(server, args)
     for slots in sorted({1, n_slots}):
-        with started("vocabtailor_gguf serve", *ours, "--slots", str(slots)) as server:
+        share = ["-t", str(max(1, args.threads // slots)), "--slots", str(slots)]
+        with started("vocabtailor_gguf serve", *ours, *share, wait=args.wait) as server:
             out[f"vocabtailor serve, {slots} slots"] = _measure(server, args)
-    print(json.dumps({"threads": args.threads, "mode": args.mode, **out}, indent=2))
+    print(
+        json.dumps({"threads": args.threads, "wait": args.wait, "mode": args.mode, **out}, indent=2)
+    )
     return 0
 
 

@@ -53,13 +53,21 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def started(module: str, *options: str) -> Iterator[Server]:
-    """Run a server as ``python -m module OPTIONS --port N`` until the block ends."""
+def started(module: str, *options: str, wait: str | None = "passive") -> Iterator[Server]:
+    """Run a server as ``python -m module OPTIONS --port N`` until the block ends.
+
+    Args:
+        module: And a command of it.
+        options: Of the command.
+        wait: OMP_WAIT_POLICY, whether threads spin while they wait for work; None: unset.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", *module.split(), *options, "--port", str(port)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if wait is not None:
+        environment["OMP_WAIT_POLICY"] = wait
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

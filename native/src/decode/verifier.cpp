@@ -7,6 +7,12 @@
 
 namespace vt {
 
+namespace {
+
+constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
+
+}  // namespace
+
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
       m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
@@ -30,6 +36,8 @@ void verifier::begin(const llama_sampler * samplers) {
     m_pos    = m_session.n_past();
     m_chain  = std::move(c);
     m_n_base = active().ids().size();
+
+    m_is_first = true;
 }
 
 void verifier::end() {
@@ -321,7 +329,8 @@ void verifier::run_whole() {
 // the next steps, from the end of the text; a failure leaves everything as it was
 void verifier::take_steps() {
     const int32_t room  = static_cast<int32_t>(llama_n_ctx_seq(m_session.context())) - m_pos;
-    const size_t  limit = std::min({m_max_block, m_left, static_cast<size_t>(std::max(room, 1))});
+    const size_t  most  = m_is_first ? std::min(FIRST_BLOCK, m_max_block) : m_max_block;
+    const size_t  limit = std::min({most, m_left, static_cast<size_t>(std::max(room, 1))});
     const size_t  n     = m_chain->can_decide_on_part() && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
     m_steps.clear();
     m_n_given = 0;
@@ -333,6 +342,7 @@ void verifier::take_steps() {
         if (m_steps.empty()) {
             run_whole();
         }
+        m_is_first = false;
     } catch (...) {
         if (!m_steps.empty()) {
             *m_chain = std::move(m_steps[0].before);

@@ -90,7 +90,8 @@ class verifier {
     block_length           m_length;
     grammar_text           m_grammar_text;
     passes                 m_passes;
-    size_t                 m_left = 1;  // tokens that will be asked for at most
+    bool                   m_is_first = true;  // the next block is its request's first
+    size_t                 m_left     = 1;     // tokens that will be asked for at most
     candidates             m_candidates;
     std::vector<float>     m_logits;
     std::vector<scan_hit>  m_hits;
