@@ -36,6 +36,7 @@ from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
 from vocabtailor_gguf.runtime.forks import Forks
 from vocabtailor_gguf.runtime.hub import Hub
+from vocabtailor_gguf.runtime.mapping import choose_load_mode
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
 from vocabtailor_gguf.runtime.processors import bias_of, bias_processor, processed
@@ -183,6 +184,7 @@ class TailoredLlama(
                 store.set_logits(scale=math.logit_scale, softcap=math.logit_softcap)
             self._load_tokenizer(vocab, kwargs)
             undo.callback(super().close)
+            choose_load_mode(self.model_params, header, asked="use_mmap" in kwargs)
             self._core_overrides = of_core(self.model_params)  # kept as long as the params
             self._engine = Engine(
                 core,

@@ -154,7 +154,8 @@ static bool open_core(struct program * s, const char * path, int n_predict, int 
         return false;
     }
     struct llama_model_params model_params = llama_model_default_params();
-    model_params.n_gpu_layers              = 0;  // the LM head is computed on the CPU too
+    model_params.n_gpu_layers              = 0;                     // the LM head is computed on the CPU too
+    model_params.load_mode                 = LLAMA_LOAD_MODE_NONE;  // where ggml repacks weights, mapped ones would count twice
     s->core                                = llama_model_load_from_file(path, model_params);
     if (s->core == NULL) {
         return fail(path, "llama.cpp cannot load the core");

@@ -101,6 +101,9 @@ uint64_t vt_gguf_file_size(const vt_gguf * g);
 vt_status vt_gguf_get_key(const vt_gguf * g, uint64_t i, vt_gguf_key * out);
 vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_tensor * out);
 
+/* whether ggml keeps an (n_cols, n_rows) weight of a ggml_type in a layout of its own here: then a copy of it lies in memory, whatever is mapped */
+vt_status vt_is_repacked(int32_t type, int64_t n_cols, int64_t n_rows, bool * out, char * err, size_t n_err);
+
 /* ---- vocabulary store ---- */
 
 typedef struct vt_store vt_store;

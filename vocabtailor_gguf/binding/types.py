@@ -39,3 +39,10 @@ def type_geometry(ggml_type: int) -> tuple[int, int]:
     size = native.ffi.new("uint64_t *")
     native.call("vt_type_info", ggml_type, name, block, size)
     return int(block[0]), int(size[0])
+
+
+def is_repacked(ggml_type: int, n_cols: int, n_rows: int) -> bool:
+    """Return whether ggml keeps an (n_rows, n_cols) weight in a layout of its own here."""
+    out = native.ffi.new("bool *")
+    native.call("vt_is_repacked", ggml_type, n_cols, n_rows, out)
+    return bool(out[0])

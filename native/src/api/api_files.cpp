@@ -1,6 +1,7 @@
 // The C API: the library, files, and the types of tables.
 
 #include "api/api.h"
+#include "head/weight_layout.h"
 #include "store/core.h"
 #include "store/gguf.h"
 #include "store/quantize.h"
@@ -109,6 +110,15 @@ VT_EXPORT vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_te
     out->record   = g->impl.header().data() + t.record;
     out->n_record = t.n_record;
     return VT_OK;
+}
+
+VT_EXPORT vt_status vt_is_repacked(int32_t type, int64_t n_cols, int64_t n_rows, bool * out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(out != nullptr, "out must not be NULL");
+        require(type >= 0 && type < GGML_TYPE_COUNT && ggml_blck_size(static_cast<ggml_type>(type)) > 0, "there is no such ggml_type");
+        require(n_cols > 0 && n_rows > 0 && n_cols % ggml_blck_size(static_cast<ggml_type>(type)) == 0, "n_cols is not a number of blocks");
+        *out = !pick_weight_layout(static_cast<ggml_type>(type), n_cols, n_rows).is_plain;
+    });
 }
 
 // ---- vocabulary store ----
