@@ -372,6 +372,45 @@ def test_a_chat_learns(
     assert len(TokenSet.load(learned)) > 0
 
 
+def test_a_chat_learns_by_itself(
+    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
+    core = str(tiny_split("qwen2").core)
+    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5"]
+    given = tmp_path / "given.tokens.json"
+    TokenSet(range(300, 320)).save(given)
+
+    def says(*more: str) -> str:
+        piped(monkeypatch, "hello\n")
+        assert main([*asked, *more]) == 0
+        return str(capfd.readouterr().out)
+
+    first = says("--no-learn", "--seed", "5")
+    assert not (tmp_path / "learned").exists()
+    assert says("--seed", "5") == first
+    (kept,) = (tmp_path / "learned").iterdir()
+    learned = TokenSet.load(kept)
+    assert len(learned) > 0
+    assert {str(i) for i in learned.ids} == set(learned.provenance["learned"])
+    assert says("--seed", "5") == first  # and drafts with it
+    assert says("--seed", "6", "--token-set", str(given)) != first
+    assert {str(i) for i in TokenSet.load(kept).ids} == set(
+        TokenSet.load(kept).provenance["learned"]
+    )
+    for damaged in ("{", '{"format": "other"}'):
+        kept.write_text(damaged, encoding="utf-8")
+        assert says("--seed", "5") == first
+        TokenSet.load(kept)
+    assert main(["cache", "list"]) == 0
+    assert "learned by chats" in capfd.readouterr().out
+    assert main(["cache", "clear"]) == 0
+    assert "0 models" in capfd.readouterr().out
+    assert not (tmp_path / "learned").exists()
+    (tmp_path / "learned").touch()  # nothing can be kept there
+    assert says("--seed", "5") == first
+
+
 # ---- a terminal ----
 
 

@@ -127,13 +127,18 @@ def first_set(args: argparse.Namespace) -> TokenSet | None:
     """Return the set to begin with: the learned one, joined by that of --token-set."""
     if args.learn and args.mode != "exact" and not args.audit:
         raise VocabTailorError("--learn: only exact mode and --audit find tokens to learn")
-    sets = [TokenSet.load(f) for f in (args.learn, args.token_set) if f and Path(f).exists()]
     if args.token_set and not Path(args.token_set).exists():
         raise BadFileError(f"{args.token_set}: no such file")
-    if len(sets) < 2:
-        return sets[0] if sets else None
-    both = sets[0].union(sets[1])
-    return TokenSet(both.ids, both.tokenizer, sets[0].provenance)
+    found = TokenSet.load(args.learn) if args.learn and Path(args.learn).exists() else None
+    return joined(found, TokenSet.load(args.token_set) if args.token_set else None)
+
+
+def joined(learned: TokenSet | None, given: TokenSet | None) -> TokenSet | None:
+    """Return a learned set that is joined by another one, or whichever there is."""
+    if learned is None or given is None:
+        return learned or given
+    both = learned.union(given)
+    return TokenSet(both.ids, both.tokenizer, learned.provenance)
 
 
 def save_learned(llm: TailoredLlama, path: str) -> str:

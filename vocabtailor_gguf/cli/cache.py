@@ -26,6 +26,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for entry in found:
         print(f"{entry.name}\t{entry.n_bytes / 1e6:.0f} MB\t{entry.source or '?'}")
+    learned = sorted(cache.learned_folder().glob("*.tokens.json"))
+    for path in learned:
+        print(f"{path.relative_to(cache.cache_folder())}\tlearned by chats")
     total = sum(e.n_bytes for e in found)
     verb = "in" if args.action == "list" else "removed from"
     print(f"{len(found)} models, {total / 1e6:.0f} MB {verb} {cache.cache_folder()}")

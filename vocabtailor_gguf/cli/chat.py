@@ -7,14 +7,16 @@ import contextlib
 import signal
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from vocabtailor_gguf.chat import commands, reader
 from vocabtailor_gguf.chat.conversation import Conversation
-from vocabtailor_gguf.cli import _color, _common, _generation, _screen
+from vocabtailor_gguf.cli import _color, _common, _generation, _learned, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 _EPILOG = """\
 On a terminal lines can be edited, Ctrl-C stops a reply, Ctrl-D ends, and /help lists the commands:
@@ -37,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a reply (-1: to the context)",
     )  # fmt: skip
     _generation.add_sampling(parser)
+    parser.add_argument(
+        "--no-learn", action="store_true",
+        help="do not keep in the cache which tokens exact mode found missing",
+    )  # fmt: skip
     parser.add_argument("--history", metavar="FILE", help="keep what was typed from chat to chat")
     _color.add_color(parser)
 
@@ -76,11 +82,27 @@ class _Model:
         self._notes = notes
         self._files = _common.find_files(args)
         self._llm: TailoredLlama | None = None
+        self._learned: Path | None = None
+        if not (args.learn or args.no_learn):
+            self._learned = _learned.learned_file(self._files[0])
 
     def load(self, mode: str, **changed: Any) -> TailoredLlama:
         self.close()
+        if "token_set" not in changed:
+            changed["token_set"] = self._first_set(mode)
+        changed["learn"] = mode == "exact" and not self._args.no_learn
         self._llm = _generation.load(self._args, self._files, mode=mode, **changed)
         return self._llm
+
+    def _first_set(self, mode: str) -> TokenSet | None:
+        given = _generation.first_set(self._args)
+        if self._learned is None or mode != "exact":
+            return given
+        learned = _learned.load_learned(self._learned)
+        try:
+            return _generation.joined(learned, given)
+        except VocabTailorError:  # of another tokenizer
+            return given
 
     def reload(self, mode: str) -> TailoredLlama:
         if self._args.learn:
@@ -92,8 +114,11 @@ class _Model:
     def close(self) -> None:
         if self._llm is not None and self._llm.n_tokens and self._args.learn:
             self._notes.tell(_generation.save_learned(self._llm, self._args.learn))
-        if self._llm is not None:
-            self._llm.close()
+        if self._llm is None:
+            return
+        if self._learned is not None and self._llm.mode == "exact" and self._llm.n_tokens:
+            _learned.keep_learned(self._llm, self._learned)
+        self._llm.close()
 
 
 def _talk(

@@ -71,6 +71,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "vocabtailor"
 
 
+def learned_folder() -> Path:
+    """Return where sets lie that chats have learned."""
+    return cache_folder() / "learned"
+
+
 def split_cached(
     model_path: str | os.PathLike[str], *, here: bool = False, progress: Progress | None = None
 ) -> CacheEntry:
@@ -177,7 +182,7 @@ def entries() -> list[CacheEntry]:
 
 
 def clear(name: str | None = None) -> list[CacheEntry]:
-    """Remove an entry, or all of them, and return what was removed.
+    """Remove an entry, or all of them and all learned sets; return the entries that were removed.
 
     Raises:
         BadFileError: There is no such entry, or it cannot be removed.
@@ -190,4 +195,6 @@ def clear(name: str | None = None) -> list[CacheEntry]:
             shutil.rmtree(entry.folder)
         except OSError as e:
             raise BadFileError(f"{entry.folder}: cannot be removed: {e.strerror}") from e
+    if name is None and learned_folder().is_dir():
+        shutil.rmtree(learned_folder(), ignore_errors=True)
     return chosen
