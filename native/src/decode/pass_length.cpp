@@ -10,11 +10,11 @@ namespace {
 constexpr double MEMORY      = 0.9;  // what a verdict still weighs after the next one
 constexpr double TIME_MEMORY = 0.8;
 constexpr double FORGETTING  = 0.9995;
-constexpr double DOUBT       = 0.99;
+constexpr double DOUBT       = 0.995;
 constexpr double MOST_UP     = 2.0;
 constexpr double PER_TOKEN   = 0.08;  // guess: what one more token adds to a pass, in passes
 constexpr size_t WARMING     = 2;
-constexpr size_t SURE        = 4;  // passes of a length
+constexpr size_t SURE        = 2;  // passes of a length
 
 }  // namespace
 
@@ -30,19 +30,21 @@ pass_length::source pass_length::source_of(size_t match_length) {
                                : source::match_more;
 }
 
-// A length that was never taken is guessed low, so that it is tried. None takes longer than a longer one: one disturbed
-// measurement would rule a length out for good.
+// A length that was never taken is guessed from shorter ones: each token adds what one did so far, at first little, so that it
+// is tried. None takes longer than a longer one: one disturbed measurement would rule a length out for good.
 double pass_length::pass_us(size_t n) const {
     double us = INFINITY;
     for (size_t i = n; i < m_pass_us.size(); i++) {
         us = m_pass_us[i] > 0.0 ? std::min(us, m_pass_us[i]) : us;
     }
     if (m_pass_us[n] == 0.0) {
-        for (size_t i = n; i-- > 1;) {
-            if (m_pass_us[i] > 0.0) {
-                return std::min(us, pass_us(i) + static_cast<double>(n - i) * PER_TOKEN * m_pass_us[1]);
-            }
+        size_t i = n - 1;  // the longest one below that was taken
+        while (i > 1 && m_pass_us[i] == 0.0) {
+            i--;
         }
+        const double one = m_pass_us[1];
+        const double per = i == 1 ? PER_TOKEN * one : std::max(PER_TOKEN * one, (pass_us(i) - one) / static_cast<double>(i - 1));
+        return std::min(us, pass_us(i) + static_cast<double>(n - i) * per);
     }
     return us;
 }
