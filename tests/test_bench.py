@@ -12,7 +12,10 @@ import pytest
 
 from vocabtailor_gguf.bench import bench
 from vocabtailor_gguf.bench.bench import DEFAULT_MODES, Benchmark, Row, Workload, markdown
+from vocabtailor_gguf.bench.steady import read_prompts
 from vocabtailor_gguf.cli import main
+from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 TEXT = Workload(0, 100, "greedy")
 
@@ -90,3 +93,52 @@ def test_sizes_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["-p", "513"], ["-p=-1"], ["-n=-1"]):
         assert main(["bench", "-m", "x.core.gguf", "--baseline", "x.gguf", *wrong]) == 1
         assert "expected 0 to 512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "txt"])
+def test_modes_in_turn(
+    capsys: pytest.CaptureFixture[str],
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    texts = ["the cat sat", "a second prompt\nof two lines", "more"]
+    file = tmp_path / f"prompts.{kind}"
+    lines = "\n".join(json.dumps({"prompt": t}) for t in texts)
+    file.write_text(lines if kind == "jsonl" else "\n\n".join(texts), encoding="utf-8")
+    asked = ["bench", "-m", tiny_split("llama").core, "--baseline", tiny("llama")]
+    asked += ["--prompts", file, "-n", 12, "-t", 1]
+    assert main([str(a) for a in [*asked, "-o", "json"]]) == 0
+    found = json.loads(capsys.readouterr().out)
+    modes = ["stock", "full", "exact-no-set"]  # the others want a set
+    assert [(r["sampler"], r["mode"]) for r in found] == [
+        (sampler, mode) for sampler in ("greedy", "temp0.8") for mode in modes
+    ]
+    for row in found:
+        assert row["way"] == "steady" and row["prompts"] == row["identical"] == 3
+        assert row["tokens_per_second"] > 0 and row["first_ms"] > 0
+    assert all(row["x_stock"] == row["x_stock_low"] == 1.0 for row in found[::3])
+    assert found[2]["drafted"] > 0 and found[0]["drafted"] == 0
+    chosen = tmp_path / "s.tokens.json"
+    TokenSet(range(300, 320)).save(chosen)
+    asked += ["--token-set", chosen, "--modes", "tailored", "exact-active"]
+    assert main([str(a) for a in asked]) == 0
+    out = capsys.readouterr().out
+    assert "| greedy | stock |" in out and "| temp0.8 | tailored |" in out
+    (exact,) = (line for line in out.splitlines() if "| greedy | exact-active |" in line)
+    assert exact.endswith("| 3 of 3 |")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}', "line 2: expected an object with a field"),
+        ("p.jsonl", '{"prompt": ""}', "line 1: prompt: expected a text"),
+        ("p.jsonl", "[1]", "line 1: expected an object"),
+        ("p.txt", "\n\n", "no prompts"),
+    ],
+)
+def test_wrong_prompts(name: str, text: str, wrong: str) -> None:
+    with pytest.raises(BadFileError, match=wrong):
+        read_prompts(name, text)

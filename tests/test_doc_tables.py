@@ -110,8 +110,8 @@ def test_documents_are_rewritten(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("<!-- table: evaluation m.json -->\n", "no end"),
-        ("<!-- table: speed m.json -->\n<!-- end of table -->", "expected evaluation or brief"),
-        ("<!-- table: brief -->\n<!-- end of table -->", "expected evaluation or brief"),
+        ("<!-- table: speed m.json -->\n<!-- end of table -->", "evaluation, brief or steady"),
+        ("<!-- table: brief -->\n<!-- end of table -->", "evaluation, brief or steady"),
         ("<!-- table: brief none.json -->\n<!-- end of table -->", "none.json"),
         ("<!-- table: brief bad.json -->\n<!-- end of table -->", "bad.json"),
         ("<!-- table: brief m.json other -->\n<!-- end of table -->", "other is not in"),

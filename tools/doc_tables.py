@@ -10,7 +10,8 @@ A table stands between two comments, the first of which names a file of docs/res
 
 The file is what ``vocabtailor eval --report FILE --json`` prints. After its name come data sets, by
 default all of the file. ``brief NAME ...`` instead of ``evaluation`` gives one line for each data
-set and variant, with the main metric.
+set and variant, with the main metric. ``steady NAME`` is the table of what ``vocabtailor bench
+--prompts FILE -o json`` prints.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+from vocabtailor_gguf.bench.steady import steady_markdown, steady_of_json
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.evaluation.markdown import brief, markdown
-from vocabtailor_gguf.evaluation.summary import GroupSummary, groups_of_json
+from vocabtailor_gguf.evaluation.summary import groups_of_json
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 _KINDS = {"evaluation": markdown, "brief": brief}
 _TABLE = re.compile(r"(<!-- table: ([^\n]*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
@@ -50,11 +55,13 @@ def rewritten(text: str, results: Path, where: str) -> str:
 def _table(asked: str, results: Path, where: str) -> str:
     kind, _, rest = asked.partition(" ")
     names = rest.split()
-    if kind not in _KINDS or not names:
+    if kind not in (*_KINDS, "steady") or not names:
         raise VocabTailorError(
-            f"{where}: table {asked!r}: expected {' or '.join(_KINDS)}, a file, data sets"
+            f"{where}: table {asked!r}: expected {', '.join(_KINDS)} or steady, a file, data sets"
         )
-    groups = _groups(results / names[0])
+    if kind == "steady":
+        return f"\n{steady_markdown(_read(results / names[0], steady_of_json))}\n\n"
+    groups = _read(results / names[0], groups_of_json)
     if len(names) > 1:
         known = {group.data for group in groups}
         for name in names[1:]:
@@ -64,9 +71,9 @@ def _table(asked: str, results: Path, where: str) -> str:
     return f"\n{_KINDS[kind](groups)}\n\n"
 
 
-def _groups(path: Path) -> list[GroupSummary]:
+def _read(path: Path, made: Callable[[Any], list[T]]) -> list[T]:
     try:
-        return groups_of_json(json.loads(path.read_text(encoding="utf-8")))
+        return made(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise VocabTailorError(f"{path}: {type(e).__name__}: {e}") from e
 

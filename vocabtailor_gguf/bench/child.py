@@ -17,7 +17,7 @@ from vocabtailor_gguf.runtime import backend
 
 _N_WARM = 8  # tokens before the clock starts
 _SPARE = 17  # room for the drafts of a block
-_SAMPLERS: dict[str, dict[str, Any]] = {
+SAMPLERS: dict[str, dict[str, Any]] = {
     "greedy": {"temp": 0.0},
     "temp0.8": {"temp": 0.8, "top_k": 40, "top_p": 1.0, "min_p": 0.0},
 }
@@ -37,7 +37,15 @@ def _stock(job: dict[str, Any], n_ctx: int) -> llama_cpp.Llama:
         return params
 
     low.llama_context_default_params = one_output
-    return llama_cpp.Llama(job["model"], **_common(job, n_ctx))
+    try:
+        return llama_cpp.Llama(job["model"], **_common(job, n_ctx))
+    finally:
+        low.llama_context_default_params = default
+
+
+def load(job: dict[str, Any], n_ctx: int) -> llama_cpp.Llama:
+    """Load the model of a job in its mode, whatever is timed then."""
+    return _stock(job, n_ctx) if job["mode"] == "stock" else _split(job, n_ctx)
 
 
 def _split(job: dict[str, Any], n_ctx: int) -> TailoredLlama:
@@ -68,7 +76,7 @@ def _prompt_test(llm: llama_cpp.Llama, tokens: list[int]) -> int:
 
 def _text_test(llm: llama_cpp.Llama, tokens: list[int], n_gen: int, sampler: str) -> int:
     """Return ns for n_gen tokens after a prompt; end of generation does not stop it."""
-    stream = llm.generate(tokens, **_SAMPLERS[sampler])
+    stream = llm.generate(tokens, **SAMPLERS[sampler])
     for _ in range(_N_WARM):
         next(stream)
     begin = time.perf_counter_ns()
@@ -114,7 +122,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     if job["mode"] == "core":
         elapsed = _core_test(job, n_ctx)
     else:
-        llm = _stock(job, n_ctx) if job["mode"] == "stock" else _split(job, n_ctx)
+        llm = load(job, n_ctx)
         tokens: list[int] = job["tokens"]
         if job["n_prompt"]:
             elapsed = _prompt_test(llm, tokens)
