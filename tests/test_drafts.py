@@ -191,6 +191,10 @@ def test_what_was_tried_is_kept(
         assert opened(core).stats.together == found
     assert opened(core, flash_attn=True).stats.together == found  # another context is another try
     assert len(json.loads(kept.read_text())) == 2
+    for base in (5000.0, 6000.0):  # so is another model, and what a user makes of it
+        opened(core, kv_overrides={"llama.rope.freq_base": base})
+    opened(core, kv_overrides={"tokenizer.ggml.add_bos_token": False})  # not of the core
+    assert len(json.loads(kept.read_text())) == 4
     for broken in ("", "[]", '{"a": 1', "\xff"):
         kept.write_text(broken, encoding="latin-1")
         assert opened(core).stats.together == found

@@ -202,12 +202,10 @@ def of_core(params: Any) -> Any:
     if not params.kv_overrides:
         return None
     kept = []
-    for one in params.kv_overrides:
-        if not one.key:
-            break
+    for one in backend.overrides_of(params):
         key = one.key.decode("utf-8", "replace")
         if not key.startswith(("tokenizer.", "vocabtailor.")) and not key.endswith(".vocab_size"):
-            kept.append(type(one).from_buffer_copy(one))
+            kept.append(one)
     array = (llama_cpp.llama_model_kv_override * (len(kept) + 1))(*kept)
     params.kv_overrides = array
     return array

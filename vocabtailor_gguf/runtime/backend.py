@@ -79,6 +79,16 @@ def load_model(
             raise BadFileError(f"{path}: {reason(log)}") from e
 
 
+def overrides_of(params: Any) -> list[Any]:
+    """Return copies of the llama_model_kv_override of ctypes llama_model_params."""
+    found = []
+    for one in params.kv_overrides or ():
+        if not one.key:
+            break  # behind the last one
+        found.append(type(one).from_buffer_copy(one))
+    return found
+
+
 def check_path(path: str | os.PathLike[str]) -> None:
     """Check that llama-cpp-python can open a file by this name.
 

@@ -69,7 +69,15 @@ class Engine:
         self.core = backend.load_model(core_path, model_params, verbose=verbose)
         self._stack.callback(self.core.close)
         self.core_bytes = int(llama_cpp.llama_model_size(self.core.model))
-        self._loaded_with = [model_params.use_extra_bufts, model_params.n_gpu_layers]
+        overrides = [
+            [one.key.decode("utf-8", "replace"), one.tag, bytes(one.value).hex()]
+            for one in backend.overrides_of(model_params)
+        ]
+        self._loaded_with = [
+            model_params.use_extra_bufts,
+            model_params.n_gpu_layers,
+            sorted(overrides),
+        ]
         self._adapters = [self._load_adapter(path, scale) for path, scale in lora]
 
     def _load_adapter(self, path: str, scale: float) -> Adapter:
