@@ -108,7 +108,7 @@ def test_tokens_forced_between(pair: Callable[..., Pair]) -> None:
         llm.eval(REPEATING)
         llm._sampler = llm._init_sampler(**AGAIN)
         tokens = []
-        for i in range(150):
+        for i in range(210):
             tokens.append(llm.sample())
             llm.eval([302 + i % 3] if i % 11 == 5 else tokens[-1:])
         llm._sampler = None

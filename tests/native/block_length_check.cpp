@@ -7,13 +7,14 @@
 using namespace vt;
 
 struct world {
-    double  acceptance;
+    double  acceptance;  // of drafts that lie far ahead
     int64_t decode_us, draft_us, verify_us, per_state_us, whole_us;
+    double  doubtful = 0.0;  // share of drafts that hardly lie ahead, of which half hold
 };
 
 struct outcome {
     double mean_length;  // of the last half, 0 for decisions on the whole vocabulary
-    int    n_whole, n_blocks;
+    int    n_whole, n_blocks, n_doubted, n_ended_by_doubt;
 };
 
 static outcome live(block_length & b, const world & w, int n_steps, size_t limit = 16, bool or_none = true) {
@@ -22,17 +23,29 @@ static outcome live(block_length & b, const world & w, int n_steps, size_t limit
     outcome                                out   = {};
     double                                 total = 0.0;
     for (int i = 0; i < n_steps; i++) {
-        const size_t n = b.next(limit, or_none);
+        const size_t most   = b.next(limit, or_none);
+        size_t       n      = 0;
+        size_t       n_true = 0;
+        b.begin_block();
+        while (n < most) {
+            const bool is_doubtful = uniform(rng) < w.doubtful;
+            b.record_draft(is_doubtful ? 0.1f : 5.0f, false);
+            n_true += n_true == n && uniform(rng) < (is_doubtful ? 0.5 : w.acceptance) ? 1 : 0;
+            n++;
+            const bool ends = n == most || !b.pays(false);
+            out.n_doubted += is_doubtful && n < most;
+            out.n_ended_by_doubt += is_doubtful && n < most && ends;
+            if (ends) {
+                break;
+            }
+            b.record_decode(w.decode_us);
+        }
         b.record_decode(w.decode_us);
         if (n == 0) {
             b.record_whole(w.whole_us);
             out.n_whole++;
         } else {
-            size_t n_true = 0;
-            while (n_true < n && uniform(rng) < w.acceptance) {
-                n_true++;
-            }
-            b.record_block(n, n_true, w.draft_us * static_cast<int64_t>(n), w.verify_us + w.per_state_us * static_cast<int64_t>(n));
+            b.record_block(n_true, w.draft_us * static_cast<int64_t>(n), w.verify_us + w.per_state_us * static_cast<int64_t>(n));
             out.n_blocks++;
         }
         total += i >= n_steps / 2 ? static_cast<double>(n) : 0.0;
@@ -56,7 +69,7 @@ int main() {
         block_length b;
         expect(b.next(16, true) == 1, "begins with one token");
         expect(live(b, gemma, 200).mean_length > 12, "grows while drafts are accepted");
-        expect(b.next(3, true) == 2 && b.next(1, true) == 1, "keeps to the limit");
+        expect(b.next(3, true) == 3 && b.next(1, true) == 1, "keeps to the limit");
         world bad      = gemma;
         bad.acceptance = 0.3;
         expect(live(b, bad, 400).mean_length < 2.5, "shrinks at rejections");
@@ -68,6 +81,15 @@ int main() {
         const world  w = {0.9, 9000, 100, 700, 20, 2500};
         const double n = live(b, w, 400).mean_length;
         expect(n >= 1 && n < 2, "short blocks where decodes are dear");
+    }
+    {
+        // what is sure goes on, what is doubtful is verified before more is risked
+        block_length b;
+        world        w  = gemma;
+        w.doubtful      = 0.2;
+        const outcome o = live(b, w, 600);
+        expect(o.n_ended_by_doubt > 0.8 * o.n_doubted, "doubtful drafts end blocks");
+        expect(o.mean_length > 2.5, "and others do not");
     }
     {
         // drafts that never hold and cost more than what they avoid
@@ -89,9 +111,13 @@ int main() {
     // one disturbed measurement of a length must not rule it out for good
     for (size_t disturbed : {1, 2, 4, 8, 16}) {
         block_length b;
-        b.record_decode(6500);
         for (size_t n : {1, 1, 2, 4, 8, 16}) {  // the first is for warming up
-            b.record_block(n, n, 100, n == disturbed ? 1000000 : 4000 + 100 * static_cast<int64_t>(n));
+            b.begin_block();
+            for (size_t i = 0; i < n; i++) {
+                b.record_draft(5.0f, false);
+                b.record_decode(6500);
+            }
+            b.record_block(n, 100, n == disturbed ? 1000000 : 4000 + 100 * static_cast<int64_t>(n));
         }
         expect(live(b, gemma, 100).mean_length > 7, "long blocks although one took long");
         world bad      = gemma;

@@ -35,6 +35,9 @@ class chain {
     // whether decisions on a part of the candidates are possible at all
     bool can_decide_on_part() const { return m_plan->select != selector::other; }
 
+    // whether the best candidate is taken
+    bool is_greedy() const { return m_plan->select == selector::greedy; }
+
     // whether the state after a decision depends on the chosen token and the number of decisions alone
     bool is_replayable() const { return m_plan->is_replayable; }
 

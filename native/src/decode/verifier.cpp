@@ -4,12 +4,23 @@
 #include "base/stopwatch.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace vt {
 
 namespace {
 
 constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
+
+// how far the best logit is ahead of the next one; NaN where that cannot be said
+float lead(const candidates & c) {
+    float best = -INFINITY, next = -INFINITY;
+    for (const llama_token_data & d : c) {
+        next = std::max(next, std::min(best, d.logit));
+        best = std::max(best, d.logit);
+    }
+    return best - next;
+}
 
 }  // namespace
 
@@ -196,11 +207,13 @@ bool verifier::choose_draft(step & s) {
     s.n_rows = active().ids().size();
     try {
         fill(active(), *m_chain, s.hidden.data(), m_candidates);
-        stopwatch watch(m_stats.t_sample_us);
+        stopwatch   watch(m_stats.t_sample_us);
+        const float ahead = lead(m_candidates);
         if (m_chain->select(m_candidates, s.threshold)) {
             s.kept.assign(m_candidates.begin(), m_candidates.end());
             s.token = m_chain->choose(s.kept);
             m_chain->accept(s.token, ends(s.token));
+            m_length.record_draft(ahead, !m_chain->is_greedy());
             return true;
         }
     } catch (const error &) {
@@ -227,6 +240,7 @@ void verifier::advance(int32_t token, int32_t pos, size_t room) {
 
 void verifier::draft(size_t n) {
     m_passes.begin(m_base);
+    m_length.begin_block();
     for (size_t i = 0; i < n; i++) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
@@ -235,10 +249,11 @@ void verifier::draft(size_t n) {
             m_steps.pop_back();
             break;
         }
-        if (i + 1 == n || ends(s.token)) {
+        const int32_t pos = m_base + static_cast<int32_t>(i);
+        if (i + 1 == n || ends(s.token) || !m_length.pays(m_passes.has(s.token, pos))) {
             break;
         }
-        advance(s.token, m_base + static_cast<int32_t>(i), m_left - std::min(m_left, i + 1));
+        advance(s.token, pos, m_left - std::min(m_left, i + 1));
     }
 }
 
@@ -307,7 +322,7 @@ void verifier::run_block(size_t n) {
     const size_t  n_drafted = m_steps.size();
     const size_t  n_true    = verify();
     const int64_t verified  = ggml_time_us();
-    m_length.record_block(n_drafted, n_true, drafted - start - m_decode_us, verified - drafted);
+    m_length.record_block(n_true, drafted - start - m_decode_us, verified - drafted);
     m_stats.n_blocks++;
     m_stats.n_drafted += n_drafted;
     m_stats.t_draft_us += drafted - start;
