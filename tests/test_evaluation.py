@@ -192,6 +192,23 @@ def test_files_that_are_not_results(tmp_path: Path, line: str, told: str) -> Non
     assert read_results([path]).of("a")["b"].tokens == (1,)
 
 
+@pytest.mark.parametrize("content", ['{"ids": [1, 2]}', "a note", '{"kind": "run", "x": 1}'])
+def test_a_file_of_ones_own_is_not_cut(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(BadFileError, match=r"set\.json: its last line has no end"):
+        ResultsFile(path)
+    assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"kind": "ro', '{"kind": "row", "run": "ab'])
+def test_a_torn_line_is_cut_off(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(torn, encoding="utf-8")
+    ResultsFile(path).close()
+    assert path.read_bytes() == b""
+
+
 def test_what_reports_say(tiny_split: Any, asked: DataSet, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     computed(tiny_split("llama").core, asked, path)
