@@ -152,6 +152,8 @@ def test_a_training_row_must_not_be_tested(data: Path) -> None:
         ({"source": "a"}, "'target': found nothing"),
         ({"source": 1, "target": "a"}, "'source': found int"),
         ([1], "found list, expected an object"),
+        ({"source": "a \ud83d b", "target": "a"}, "'source': half of a surrogate pair"),
+        ({"source": "a", "target": "\udc00"}, "'target': half of a surrogate pair"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: Any, told: str) -> None:

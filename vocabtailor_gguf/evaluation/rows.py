@@ -111,6 +111,10 @@ def _rows(name: str, task: EvalTask, style: Style) -> Iterator[Row]:
             if not isinstance(record.get(key), str):
                 found = type(record[key]).__name__ if key in record else "nothing"
                 raise BadFileError(f"{where}: field {key!r}: found {found}, expected a string")
+            try:
+                record[key].encode("utf-8")
+            except UnicodeEncodeError as e:  # JSON can say "\\ud83d"
+                raise BadFileError(f"{where}: field {key!r}: half of a surrogate pair") from e
         fields = {key: record[key] for key in wanted}
         yield Row(number, fields, _tests(where, record, task))
 
