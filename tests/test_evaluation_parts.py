@@ -300,6 +300,8 @@ def test_sets_come_from_the_training_rows(
     loaded = sets.of(Variant("tailored", str(tmp_path / "p.tokens.json")))
     assert loaded is not None and np.array_equal(loaded.ids, pruned.ids)
     copying = [Row(0, {"source": "time water", "target": "water"})]
-    assert TaskSets(vocab, prompter, copying, n_processes=1).of(Variant("tailored", "0.0")) is None
+    for of in ("0.0", "5", "small"):
+        assert TaskSets(vocab, prompter, copying, n_processes=1).of(Variant("tailored", of)) is None
+    assert sets.of(Variant("tailored", "1.0")) is None  # a tolerance that drops everything
     with pytest.raises(VocabTailorError, match="--train"):
         TaskSets(vocab, prompter, []).of(Variant("tailored", "0.01"))

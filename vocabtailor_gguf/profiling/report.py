@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import numpy as np
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.profiling.cost import Cost, measure_costs
 from vocabtailor_gguf.profiling.coverage import Coverage, With
-from vocabtailor_gguf.profiling.profile import RECIPES, Profile
+from vocabtailor_gguf.profiling.profile import RECIPES, NoTokenLeftError, Profile
 
 _SHARES = (0.02, 0.05, 0.5, 1.0)  # sizes that are shown beside those of tolerances and recipes
 _N_MISSED = 30
@@ -120,7 +121,8 @@ def build_report(
     stages: dict[str, dict[str, int]] = {}
     named: dict[str, int] = {}
     for tolerance in tolerances:
-        if found.frequency.any():
+        # a tolerance may drop all that a small corpus has, and prompts may bring all of it
+        with contextlib.suppress(NoTokenLeftError):
             counted = found.at_tolerance(tolerance).provenance["stages"]
             stages[f"{tolerance:g}"] = dict(counted)
             named[f"tolerance {tolerance:g}"] = counted["tolerance"]
