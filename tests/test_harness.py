@@ -246,6 +246,22 @@ def test_tokens_and_windows(harness_lm: Callable[..., Any]) -> None:
         lm.generate_until([request("generate_until", "a", {"max_gen_toks": 256})])
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ((), 256)),
+        ({"until": "\n", "max_new_tokens": 7}, (("\n",), 7)),
+        ({"until": ["a", "", "b"], "max_completion_tokens": 8}, (("a", "b"), 8)),
+        ({"max_tokens": 9, "max_gen_toks": 5}, ((), 5)),
+        ({"do_sample": False, "temperature": 1.0}, ((), 256)),
+    ],
+)
+def test_what_tasks_ask_of_an_answer(asked: dict[str, Any], expected: Any) -> None:
+    from vocabtailor_gguf.evaluation.harness import _limits
+
+    assert _limits(asked) == expected
+
+
 def test_chat_templates(harness_lm: Callable[..., Any]) -> None:
     chats = harness_lm(name="qwen2")
     turns = [{"role": "user", "content": "Hi"}]

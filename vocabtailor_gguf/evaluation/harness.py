@@ -23,6 +23,8 @@ from vocabtailor_gguf.runtime.states import Over
 
 _DEFAULT_TOKENS = 256  # of an answer, where the task does not say
 
+# how tasks say it, as the harness's own models understand them, the first one first
+_MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 @register_model("vocabtailor")
 class HarnessLM(TemplateLM):  # type: ignore[misc]
@@ -229,11 +231,15 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
 
 def _limits(asked: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """Return stop texts and the most tokens of a request's arguments."""
-    if asked.get("do_sample") or float(asked.get("temperature") or 0) > 0:
+    sampling = asked.get("do_sample")
+    if sampling is None:  # where it is False, a temperature says nothing
+        sampling = float(asked.get("temperature") or 0) > 0
+    if sampling:
         raise UnsupportedError("generate_until: expected greedy decoding, found sampling")
     until = asked.get("until") or ()
     stop = (until,) if isinstance(until, str) else tuple(s for s in until if s)
-    return stop, int(asked.get("max_gen_toks") or asked.get("max_tokens") or _DEFAULT_TOKENS)
+    most = (asked[name] for name in _MOST_TOKENS if asked.get(name) is not None)
+    return stop, int(next(most, _DEFAULT_TOKENS))
 
 
 def main() -> None:
