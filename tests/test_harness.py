@@ -269,7 +269,14 @@ def test_chat_templates(harness_lm: Callable[..., Any]) -> None:
     assert chats.apply_chat_template(turns) == f"{text}<|im_start|>assistant\n"
     assert chats.apply_chat_template(turns, add_generation_prompt=False) == text
     assert "im_start" in chats.chat_template(True) and chats.chat_template(False) is None
+    begun = [*turns, {"role": "assistant", "content": "Hi, "}]
+    # an answer that a task has begun goes on: no end of the turn
+    expected = f"{text}<|im_start|>assistant\nHi, "
+    assert chats.apply_chat_template(begun, add_generation_prompt=False) == expected
     assert chats.tokenizer_name != harness_lm().tokenizer_name
+    name = chats.tokenizer_name
+    chats.llm.metadata["tokenizer.chat_template"] += " "
+    assert chats.tokenizer_name != name  # of the same tokenizer, but prompts are others
     with pytest.raises(VocabTailorError, match="no chat template"):
         harness_lm().apply_chat_template(turns)
 

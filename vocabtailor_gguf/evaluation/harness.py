@@ -17,14 +17,15 @@ from tqdm import tqdm
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.evaluation.chat import CHAT_TEMPLATE, chat_formatter, render
 from vocabtailor_gguf.evaluation.generate import Answerer, Question
+from vocabtailor_gguf.evaluation.rows import digest
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.states import Over
 
 _DEFAULT_TOKENS = 256  # of an answer, where the task does not say
-
 # how tasks say it, as the harness's own models understand them, the first one first
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
 
 @register_model("vocabtailor")
 class HarnessLM(TemplateLM):  # type: ignore[misc]
@@ -205,7 +206,8 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
     @property
     def tokenizer_name(self) -> str:
         """Fingerprint of the tokenizer and its chat template, for the harness's cache."""
-        return f"vocabtailor-{self.llm.store.tokenizer_sha256}"
+        template = digest(self.llm.metadata.get(CHAT_TEMPLATE))
+        return f"vocabtailor-{self.llm.store.tokenizer_sha256}-{template}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """Return the model's chat template, where one is asked for.
@@ -222,11 +224,21 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
     ) -> str:
         """Return turns as one text.
 
+        Without a generation prompt a last turn of the assistant is the begin of the answer, which
+        goes on from there: what the template writes after it is left out.
+
         Raises:
-            VocabTailorError: The model has no chat template.
+            VocabTailorError: The model has no chat template, or it does not write the last turn.
         """
         formatter = chat_formatter(self.llm, add_generation_prompt=add_generation_prompt)
-        return render(formatter, chat_history)
+        text = render(formatter, chat_history)
+        if add_generation_prompt or not chat_history or chat_history[-1]["role"] != "assistant":
+            return text
+        begun = chat_history[-1]["content"]
+        for begin in (begun, begun.strip()):  # templates often strip turns
+            if (at := text.rfind(begin)) >= 0:
+                return text[: at + len(begin)]
+        raise VocabTailorError(f"the model's chat template does not write the turn {begun!r}")
 
 
 def _limits(asked: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
