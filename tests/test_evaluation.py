@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -24,7 +25,7 @@ from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.evaluation.evaluate import DataSet, Options, evaluate
 from vocabtailor_gguf.evaluation.generate import Answerer, Question, cut
-from vocabtailor_gguf.evaluation.results import ResultsFile, read_results
+from vocabtailor_gguf.evaluation.results import Read, ResultsFile, read_results
 from vocabtailor_gguf.evaluation.summary import summarise
 from vocabtailor_gguf.evaluation.tasks import load_task
 from vocabtailor_gguf.evaluation.variants import parse_variants
@@ -231,6 +232,12 @@ def test_what_reports_say(tiny_split: Any, asked: DataSet, tmp_path: Path) -> No
         rows = runs[found.variant].values()
         assert found.outside == sum(r.n_outside or 0 for r in rows) / sum(r.n_full for r in rows)
         assert found.memory > 0
+    # a run that was killed before its first answer
+    begun = dataclasses.replace(next(iter(read.runs.values())), key="x", group="y")
+    read.add(begun)
+    assert summarise(read) == [group]
+    with pytest.raises(VocabTailorError, match="no answers of the full vocabulary"):
+        summarise(Read({"x": begun}))
     with pytest.raises(VocabTailorError, match="no answers of the full vocabulary"):
         read.rows.pop(next(key for key, run in read.runs.items() if run.variant == "full"))
         summarise(read)
