@@ -25,7 +25,7 @@ from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.evaluation.evaluate import DataSet, Options, evaluate
 from vocabtailor_gguf.evaluation.generate import Answerer, Question, cut
-from vocabtailor_gguf.evaluation.results import Read, ResultsFile, read_results
+from vocabtailor_gguf.evaluation.results import Read, ResultsFile, Run, read_results
 from vocabtailor_gguf.evaluation.summary import summarise
 from vocabtailor_gguf.evaluation.tasks import load_task
 from vocabtailor_gguf.evaluation.variants import parse_variants
@@ -200,6 +200,28 @@ def test_a_file_of_ones_own_is_not_cut(tmp_path: Path, content: str) -> None:
     with pytest.raises(BadFileError, match=r"set\.json: its last line has no end"):
         ResultsFile(path)
     assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    import resource
+
+    run = Run(*("a" * 8 for _ in range(7)), {}, "base", 1, "full", None, None, "0")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "r.jsonl"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with (
+            pytest.raises(BadFileError, match=r"r\.jsonl: cannot be written"),
+            ResultsFile(path) as results,
+        ):
+            results.add(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with ResultsFile(path) as results:  # nobody holds its lock, and the torn line is gone
+        assert not results.read.runs
+        results.add(run)
+    assert list(read_results([path]).runs.values()) == [run]
 
 
 @pytest.mark.parametrize("torn", ["", "{", '{"kind": "ro', '{"kind": "row", "run": "ab'])

@@ -6,6 +6,7 @@ prompt). Both have keys made from their content, so that nothing is computed twi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -274,7 +275,8 @@ class ResultsFile:
 
     def close(self) -> None:
         """Close it; twice is allowed."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what cannot be written, `add` has told
+            self._file.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
