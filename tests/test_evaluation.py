@@ -24,7 +24,7 @@ from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.evaluation.evaluate import DataSet, Options, evaluate
-from vocabtailor_gguf.evaluation.generate import Answerer, Question, cut
+from vocabtailor_gguf.evaluation.generate import Answerer, Loaded, Loading, Question, cut
 from vocabtailor_gguf.evaluation.results import Read, ResultsFile, Run, read_results
 from vocabtailor_gguf.evaluation.summary import summarise
 from vocabtailor_gguf.evaluation.tasks import load_task
@@ -281,6 +281,20 @@ def test_stops_and_cuts(tiny_split: Any) -> None:
         assert found.tokens == whole.tokens[: len(found.tokens)]
         again = answerer.answer(Question("", prompt, 0, 12, ()))  # what broke off leaves no trace
         assert again.tokens == whole.tokens
+
+
+def test_a_worker_loads_anew_for_other_threads(tiny_split: Any) -> None:
+    files = tiny_split("llama")
+    loading = Loading("k", str(files.core), str(files.vocab), "full", None, True, 256, 1)
+    question = Question("q", (5, 6, 7), 0, 4, ())
+    with contextlib.closing(Loaded()) as loaded:
+        first = loaded.answer(loading, [question])
+        model = loaded._llm
+        loaded.answer(loading, [question])
+        assert model is not None and loaded._llm is model and model.n_threads == 1
+        again = loaded.answer(dataclasses.replace(loading, n_threads=2), [question])
+        assert loaded._llm is not model and loaded._llm.n_threads == 2
+    assert first[0].tokens == again[0].tokens
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "mamba"])  # one memory cannot be cut
