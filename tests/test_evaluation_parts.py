@@ -168,6 +168,13 @@ def test_the_tests_of_code(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", [row])
     found = load_data(str(path), task, "base", train=None)
     assert found.rows[0].tests == "assert f(1) == 2\nassert f(2) == 3"
+    odd = "assert f('\\d \u2028') == 1" + "\r\n"
+    path = write_jsonl(path, [{**row, "prompt": odd}])
+    assert load_data(str(path), task, "base", train=None).rows[0].tests == odd.removesuffix("\n")
+    for bad in ("assert f(1,\n  2) == 3", "assert f(1) = 3", "assert '\0'"):
+        path = write_jsonl(path, [{**row, "prompt": bad}])
+        with pytest.raises(BadFileError, match="expected asserts of one line"):
+            load_data(str(path), task, "base", train=None)
     path = write_jsonl(path, [{**row, "prompt": "Add."}])
     with pytest.raises(BadFileError, match="begins with assert"):
         load_data(str(path), task, "base", train=None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +130,14 @@ def _tests(where: str, record: Mapping[str, Any], task: EvalTask) -> str:
     texts: Sequence[Any] = [found] if isinstance(found, str) else found or []
     if not isinstance(texts, Sequence) or not all(isinstance(t, str) for t in texts):
         raise BadFileError(f"{where}: field {key!r}: expected a text or a list of texts")
-    lines = [line for text in texts for line in text.splitlines() if line.startswith("assert")]
+    lines = [line for text in texts for line in text.split("\n") if line.startswith("assert")]
     if not lines:
         raise BadFileError(f"{where}: field {key!r}: has no line that begins with assert")
-    return "\n".join(lines)
+    tests = "\n".join(lines)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes in texts
+            ast.parse(tests)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        # one that goes on in a second line would fail every answer
+        raise BadFileError(f"{where}: field {key!r}: {e}, expected asserts of one line") from e
+    return tests
