@@ -276,6 +276,7 @@ def test_variants() -> None:
         (["tailored"], ["huge"]),
         (["full:0.1"], []),
         (["pruned:none"], []),
+        (["pruned"], ["none"]),  # left out without a word before
     ],
 )
 def test_variants_that_are_not_there(modes: list[str], sets: list[str]) -> None:
