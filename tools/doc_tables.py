@@ -98,16 +98,20 @@ def speed_markdown(models: Sequence[tuple[str, Sequence[SteadyRow]]]) -> str:
     """Return a table of what matters first: a line for each model and mode."""
     lines = [
         "| model | mode |"
-        + "".join(f" {title}, tokens/s | x stock |" for title in SAMPLERS.values())
+        + "".join(
+            f" {title.replace('temperature', 'temp')}, tokens/s | x stock |"
+            for title in SAMPLERS.values()
+        )
         + " texts that are stock's |",
         "|---|---|" + "---:|---:|" * len(SAMPLERS) + "---:|",
     ]
     for name, rows in models:
+        shown = name.partition(" (")[0]  # once for each model, so that columns are narrow
         for mode, title in {"stock": "stock", **MODES}.items():
             of = {r.sampler: r for r in rows if r.mode == mode}
             if set(of) < set(SAMPLERS):
                 continue
-            cells = [name, title]
+            cells, shown = [shown, title], ""
             for sampler in SAMPLERS:
                 cells += [f"{of[sampler].tokens_per_second:.0f}", f"{of[sampler].x_stock:.2f}"]
             same, n = (sum(getattr(r, what) for r in of.values()) for what in _TEXTS)
