@@ -15,7 +15,7 @@ help:
 	@echo "make demo    build, fetch Gemma 3 270M, split it, run it three ways side by side"
 	@echo "make test    build, fetch the test models, run all tests and the linters"
 	@echo "make lint    ruff, mypy, clang-format, compiler warnings as errors"
-	@echo "make tables  write the tables of README and docs from docs/results"
+	@echo "make tables  write the tables and figures of README and docs from docs/results"
 	@echo "make bench   measure against stock llama-cpp-python on this machine"
 
 # llama.cpp is compiled here: let it use every core
@@ -71,7 +71,7 @@ format: $(VENV)/.deps
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i native/src/*/* native/include/*.h native/examples/*.c tests/native/*.cpp
 
-# the tables of README and docs from docs/results
+# the tables and figures of README and docs from docs/results
 tables: install
 	$(PY) tools/doc_tables.py
 

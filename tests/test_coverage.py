@@ -217,6 +217,20 @@ def test_reports(
     assert len({line.count("|") for line in table}) == 1
 
 
+def test_a_corpus_of_which_a_tolerance_leaves_nothing(
+    tiny_split: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "train.jsonl"
+    rows = [{"source": "time", "target": "time"}] * 30 + [{"source": "time", "target": "water"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    asked = ["profile", "-m", str(tiny_split("llama").vocab), "--data", str(path), "-t", "1"]
+    asked += ["--task", "translation", "--report", str(tmp_path / "r.md")]
+    assert main(asked) == 0, capsys.readouterr().err
+    told = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert "| tolerance 0 |" in told and "| tolerance 0.1 |" not in told
+
+
 def test_reports_that_cannot_be(
     tiny_split: Any, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,11 +7,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
+from speed_figure import speed_figure
 
+from vocabtailor_gguf.bench.steady import SteadyRow
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.evaluation.markdown import brief, markdown
 from vocabtailor_gguf.evaluation.metrics.score import Difference
@@ -23,6 +26,7 @@ from vocabtailor_gguf.evaluation.summary import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = "evaluation, brief, steady, speed or figure"
 TOOL = ROOT / "tools" / "doc_tables.py"
 
 FULL = VariantSummary(
@@ -38,6 +42,23 @@ GROUPS = [
     GroupSummary("m", "mt_en_it", "translation", "base", 4, 2, "0.3.36", (FULL, TAILORED)),
     GroupSummary("m", "qa", "extraction", "chat", 0, None, "0.3.36", (FULL,)),
 ]
+
+
+def steady(sampler: str, mode: str, speed: float, identical: int = 8) -> SteadyRow:
+    """A row of 8 prompts, where stock does 50 tokens a second."""
+    return SteadyRow(
+        "steady", sampler, mode, 8, speed, speed / 50, speed / 60, 100.0, 1.0, identical,
+        0, 0, 0, 0, 0.1,
+    )  # fmt: skip
+
+
+STEADY = [
+    steady(sampler, mode, speed, identical)
+    for sampler in ("greedy", "temp0.8")
+    for mode, speed, identical in (
+        ("stock", 50, 8), ("exact-no-set", 90, 8), ("tailored", 120, 3), ("exact-active", 75, 8),
+    )
+]  # fmt: skip
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
@@ -106,12 +127,62 @@ def test_documents_are_rewritten(tmp_path: Path) -> None:
     assert run("--check", *root).returncode == 1
 
 
+def test_a_figure_and_its_table(tmp_path: Path) -> None:
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    (results / "a.json").write_text(json.dumps([dict(row) for row in STEADY]), encoding="utf-8")
+    readme, picture = tmp_path / "README.md", tmp_path / "docs" / "speed.svg"
+    readme.write_text(
+        "<!-- table: figure docs/speed.svg a.json -->\n<!-- end of table -->\n"
+        "<!-- table: speed a.json -->\n<!-- end of table -->\n",
+        encoding="utf-8",
+    )
+    root = ["--root", str(tmp_path)]
+    done = run("--check", *root)
+    assert done.returncode == 1 and done.stdout.split() == [str(readme), str(picture)]
+    assert not picture.exists()
+    assert run(*root).returncode == 0
+    text = readme.read_text(encoding="utf-8")
+    said = "Bit-identical to stock llama.cpp at these speeds against it: a 1.80 to 1.80 x"
+    assert f"![{said}](docs/speed.svg)" in text
+    assert "| a | stock | 50 | 1.00 | 50 | 1.00 | 16 of 16 |" in text
+    assert "|  | exact, no set | 90 | 1.80 | 90 | 1.80 | 16 of 16 |" in text
+    assert "|  | tailored, token set | 120 | 2.40 | 120 | 2.40 | 6 of 16 |" in text
+    assert run("--check", *root).returncode == 0
+    picture.write_text(picture.read_text(encoding="utf-8").replace("1.80", "1.90"), "utf-8")
+    done = run("--check", *root)
+    assert done.returncode == 1 and done.stdout.split() == [str(picture)]
+
+
+def test_what_a_figure_says() -> None:
+    drawing = xml.etree.ElementTree.fromstring(speed_figure([("a <b>", STEADY)]))
+    written = ["".join(t.itertext()) for t in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a <b>, greedy: stock 50 tokens/s" in written and "stock = 1" in written
+    assert written.count("bit-identical to stock") == 2
+    assert written.count("3 of 8 texts are stock's") == 2
+    assert "1.80 x, 90 tokens/s" in written and "1.50 x, 75 tokens/s" not in written
+    # one text that differs, and the bar no longer says so
+    row = dataclasses.replace(STEADY[1], identical=7)
+    assert speed_figure([("a", [STEADY[0], row])]).count("bit-identical to stock") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("<!-- table: evaluation m.json -->\n", "no end"),
-        ("<!-- table: speed m.json -->\n<!-- end of table -->", "evaluation, brief or steady"),
-        ("<!-- table: brief -->\n<!-- end of table -->", "evaluation, brief or steady"),
+        (
+            "<!-- table: pace m.json -->\n<!-- end of table -->",
+            KINDS,
+        ),
+        (
+            "<!-- table: brief -->\n<!-- end of table -->",
+            KINDS,
+        ),
+        (
+            "<!-- table: figure a.svg -->\n<!-- end of table -->",
+            KINDS,
+        ),
+        ("<!-- table: figure a.svg m.json -->\n<!-- end of table -->", "m.json"),
         ("<!-- table: brief none.json -->\n<!-- end of table -->", "none.json"),
         ("<!-- table: brief bad.json -->\n<!-- end of table -->", "bad.json"),
         ("<!-- table: brief m.json other -->\n<!-- end of table -->", "other is not in"),

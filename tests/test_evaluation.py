@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -23,8 +24,8 @@ from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.evaluation.evaluate import DataSet, Options, evaluate
-from vocabtailor_gguf.evaluation.generate import Answerer, Question, cut
-from vocabtailor_gguf.evaluation.results import ResultsFile, read_results
+from vocabtailor_gguf.evaluation.generate import Answerer, Loaded, Loading, Question, cut
+from vocabtailor_gguf.evaluation.results import Read, ResultsFile, Run, read_results
 from vocabtailor_gguf.evaluation.summary import summarise
 from vocabtailor_gguf.evaluation.tasks import load_task
 from vocabtailor_gguf.evaluation.variants import parse_variants
@@ -192,6 +193,45 @@ def test_files_that_are_not_results(tmp_path: Path, line: str, told: str) -> Non
     assert read_results([path]).of("a")["b"].tokens == (1,)
 
 
+@pytest.mark.parametrize("content", ['{"ids": [1, 2]}', "a note", '{"kind": "run", "x": 1}'])
+def test_a_file_of_ones_own_is_not_cut(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(BadFileError, match=r"set\.json: its last line has no end"):
+        ResultsFile(path)
+    assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    import resource
+
+    run = Run(*("a" * 8 for _ in range(7)), {}, "base", 1, "full", None, None, "0")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "r.jsonl"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with (
+            pytest.raises(BadFileError, match=r"r\.jsonl: cannot be written"),
+            ResultsFile(path) as results,
+        ):
+            results.add(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with ResultsFile(path) as results:  # nobody holds its lock, and the torn line is gone
+        assert not results.read.runs
+        results.add(run)
+    assert list(read_results([path]).runs.values()) == [run]
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"kind": "ro', '{"kind": "row", "run": "ab'])
+def test_a_torn_line_is_cut_off(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(torn, encoding="utf-8")
+    ResultsFile(path).close()
+    assert path.read_bytes() == b""
+
+
 def test_what_reports_say(tiny_split: Any, asked: DataSet, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     computed(tiny_split("llama").core, asked, path)
@@ -214,6 +254,12 @@ def test_what_reports_say(tiny_split: Any, asked: DataSet, tmp_path: Path) -> No
         rows = runs[found.variant].values()
         assert found.outside == sum(r.n_outside or 0 for r in rows) / sum(r.n_full for r in rows)
         assert found.memory > 0
+    # a run that was killed before its first answer
+    begun = dataclasses.replace(next(iter(read.runs.values())), key="x", group="y")
+    read.add(begun)
+    assert summarise(read) == [group]
+    with pytest.raises(VocabTailorError, match="no answers of the full vocabulary"):
+        summarise(Read({"x": begun}))
     with pytest.raises(VocabTailorError, match="no answers of the full vocabulary"):
         read.rows.pop(next(key for key, run in read.runs.items() if run.variant == "full"))
         summarise(read)
@@ -235,6 +281,20 @@ def test_stops_and_cuts(tiny_split: Any) -> None:
         assert found.tokens == whole.tokens[: len(found.tokens)]
         again = answerer.answer(Question("", prompt, 0, 12, ()))  # what broke off leaves no trace
         assert again.tokens == whole.tokens
+
+
+def test_a_worker_loads_anew_for_other_threads(tiny_split: Any) -> None:
+    files = tiny_split("llama")
+    loading = Loading("k", str(files.core), str(files.vocab), "full", None, True, 256, 1)
+    question = Question("q", (5, 6, 7), 0, 4, ())
+    with contextlib.closing(Loaded()) as loaded:
+        first = loaded.answer(loading, [question])
+        model = loaded._llm
+        loaded.answer(loading, [question])
+        assert model is not None and loaded._llm is model and model.n_threads == 1
+        again = loaded.answer(dataclasses.replace(loading, n_threads=2), [question])
+        assert loaded._llm is not model and loaded._llm.n_threads == 2
+    assert first[0].tokens == again[0].tokens
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "mamba"])  # one memory cannot be cut

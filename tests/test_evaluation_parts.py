@@ -152,6 +152,8 @@ def test_a_training_row_must_not_be_tested(data: Path) -> None:
         ({"source": "a"}, "'target': found nothing"),
         ({"source": 1, "target": "a"}, "'source': found int"),
         ([1], "found list, expected an object"),
+        ({"source": "a \ud83d b", "target": "a"}, "'source': half of a surrogate pair"),
+        ({"source": "a", "target": "\udc00"}, "'target': half of a surrogate pair"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: Any, told: str) -> None:
@@ -166,6 +168,13 @@ def test_the_tests_of_code(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", [row])
     found = load_data(str(path), task, "base", train=None)
     assert found.rows[0].tests == "assert f(1) == 2\nassert f(2) == 3"
+    odd = "assert f('\\d \u2028') == 1" + "\r\n"
+    path = write_jsonl(path, [{**row, "prompt": odd}])
+    assert load_data(str(path), task, "base", train=None).rows[0].tests == odd.removesuffix("\n")
+    for bad in ("assert f(1,\n  2) == 3", "assert f(1) = 3", "assert '\0'"):
+        path = write_jsonl(path, [{**row, "prompt": bad}])
+        with pytest.raises(BadFileError, match="expected asserts of one line"):
+            load_data(str(path), task, "base", train=None)
     path = write_jsonl(path, [{**row, "prompt": "Add."}])
     with pytest.raises(BadFileError, match="begins with assert"):
         load_data(str(path), task, "base", train=None)
@@ -267,6 +276,7 @@ def test_variants() -> None:
         (["tailored"], ["huge"]),
         (["full:0.1"], []),
         (["pruned:none"], []),
+        (["pruned"], ["none"]),  # left out without a word before
     ],
 )
 def test_variants_that_are_not_there(modes: list[str], sets: list[str]) -> None:
@@ -298,6 +308,8 @@ def test_sets_come_from_the_training_rows(
     loaded = sets.of(Variant("tailored", str(tmp_path / "p.tokens.json")))
     assert loaded is not None and np.array_equal(loaded.ids, pruned.ids)
     copying = [Row(0, {"source": "time water", "target": "water"})]
-    assert TaskSets(vocab, prompter, copying, n_processes=1).of(Variant("tailored", "0.0")) is None
+    for of in ("0.0", "5", "small"):
+        assert TaskSets(vocab, prompter, copying, n_processes=1).of(Variant("tailored", of)) is None
+    assert sets.of(Variant("tailored", "1.0")) is None  # a tolerance that drops everything
     with pytest.raises(VocabTailorError, match="--train"):
         TaskSets(vocab, prompter, []).of(Variant("tailored", "0.01"))

@@ -246,6 +246,22 @@ def test_tokens_and_windows(harness_lm: Callable[..., Any]) -> None:
         lm.generate_until([request("generate_until", "a", {"max_gen_toks": 256})])
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ((), 256)),
+        ({"until": "\n", "max_new_tokens": 7}, (("\n",), 7)),
+        ({"until": ["a", "", "b"], "max_completion_tokens": 8}, (("a", "b"), 8)),
+        ({"max_tokens": 9, "max_gen_toks": 5}, ((), 5)),
+        ({"do_sample": False, "temperature": 1.0}, ((), 256)),
+    ],
+)
+def test_what_tasks_ask_of_an_answer(asked: dict[str, Any], expected: Any) -> None:
+    from vocabtailor_gguf.evaluation.harness import _limits
+
+    assert _limits(asked) == expected
+
+
 def test_chat_templates(harness_lm: Callable[..., Any]) -> None:
     chats = harness_lm(name="qwen2")
     turns = [{"role": "user", "content": "Hi"}]
@@ -253,7 +269,14 @@ def test_chat_templates(harness_lm: Callable[..., Any]) -> None:
     assert chats.apply_chat_template(turns) == f"{text}<|im_start|>assistant\n"
     assert chats.apply_chat_template(turns, add_generation_prompt=False) == text
     assert "im_start" in chats.chat_template(True) and chats.chat_template(False) is None
+    begun = [*turns, {"role": "assistant", "content": "Hi, "}]
+    # an answer that a task has begun goes on: no end of the turn
+    expected = f"{text}<|im_start|>assistant\nHi, "
+    assert chats.apply_chat_template(begun, add_generation_prompt=False) == expected
     assert chats.tokenizer_name != harness_lm().tokenizer_name
+    name = chats.tokenizer_name
+    chats.llm.metadata["tokenizer.chat_template"] += " "
+    assert chats.tokenizer_name != name  # of the same tokenizer, but prompts are others
     with pytest.raises(VocabTailorError, match="no chat template"):
         harness_lm().apply_chat_template(turns)
 

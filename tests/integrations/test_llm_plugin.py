@@ -60,6 +60,22 @@ def test_prompts_chats_and_schemas(
     assert "tiny" not in run("models")
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"tiny": 1}'])
+def test_a_broken_file_of_models_hides_no_others(
+    run: Callable[..., str], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from click.testing import CliRunner
+    from llm.cli import cli
+
+    path = tmp_path / "vocabtailor.json"
+    path.write_text(content, encoding="utf-8")
+    assert "OpenAI" in run("models")
+    assert "vocabtailor.json: " in caplog.text
+    done = CliRunner().invoke(cli, ["vocabtailor", "remove", "tiny"])
+    assert done.exit_code == 1 and "vocabtailor.json: " in done.output
+    assert path.read_text(encoding="utf-8") == content
+
+
 def test_the_documented_commands(
     run: Callable[..., str], tiny_split: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ class Loading:
     """How a model is loaded.
 
     Attributes:
-        key: What stands for all of it.
+        key: What stands for all that decides the answers: pair, mode, set, context.
         core: ``NAME.core.gguf``.
         vocab: ``NAME.vocab.gguf``.
         mode: The mode.
@@ -158,14 +158,16 @@ class Loaded:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # Dask runs several threads in a process
-        self._key: str | None = None
+        self._asked: tuple[object, ...] | None = None  # what the loaded model is
         self._llm: TailoredLlama | None = None
         self._answerer: Answerer | None = None
 
     def answer(self, loading: Loading, questions: Sequence[Question]) -> list[Generated]:
         """Answer questions one after another."""
         with self._lock:
-            if self._answerer is None or self._key != loading.key:
+            # a worker outlives a run; the next one may want other threads
+            asked = (loading.key, loading.core, loading.vocab, loading.n_threads)
+            if self._answerer is None or self._asked != asked:
                 self._close()
                 self._llm = TailoredLlama(
                     loading.core,
@@ -179,7 +181,7 @@ class Loaded:
                     verbose=False,
                 )
                 self._answerer = Answerer(self._llm)
-                self._key = loading.key
+                self._asked = asked
             return [self._answerer.answer(question) for question in questions]
 
     def close(self) -> None:
@@ -190,7 +192,7 @@ class Loaded:
     def _close(self) -> None:
         if self._llm is not None:
             self._llm.close()
-        self._llm = self._answerer = self._key = None
+        self._llm = self._answerer = self._asked = None
 
 
 _loaded = Loaded()  # of a worker process

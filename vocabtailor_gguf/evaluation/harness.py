@@ -17,11 +17,14 @@ from tqdm import tqdm
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.evaluation.chat import CHAT_TEMPLATE, chat_formatter, render
 from vocabtailor_gguf.evaluation.generate import Answerer, Question
+from vocabtailor_gguf.evaluation.rows import digest
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.states import Over
 
 _DEFAULT_TOKENS = 256  # of an answer, where the task does not say
+# how tasks say it, as the harness's own models understand them, the first one first
+_MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @register_model("vocabtailor")
@@ -203,7 +206,8 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
     @property
     def tokenizer_name(self) -> str:
         """Fingerprint of the tokenizer and its chat template, for the harness's cache."""
-        return f"vocabtailor-{self.llm.store.tokenizer_sha256}"
+        template = digest(self.llm.metadata.get(CHAT_TEMPLATE))
+        return f"vocabtailor-{self.llm.store.tokenizer_sha256}-{template}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """Return the model's chat template, where one is asked for.
@@ -220,20 +224,34 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
     ) -> str:
         """Return turns as one text.
 
+        Without a generation prompt a last turn of the assistant is the begin of the answer, which
+        goes on from there: what the template writes after it is left out.
+
         Raises:
-            VocabTailorError: The model has no chat template.
+            VocabTailorError: The model has no chat template, or it does not write the last turn.
         """
         formatter = chat_formatter(self.llm, add_generation_prompt=add_generation_prompt)
-        return render(formatter, chat_history)
+        text = render(formatter, chat_history)
+        if add_generation_prompt or not chat_history or chat_history[-1]["role"] != "assistant":
+            return text
+        begun = chat_history[-1]["content"]
+        for begin in (begun, begun.strip()):  # templates often strip turns
+            if (at := text.rfind(begin)) >= 0:
+                return text[: at + len(begin)]
+        raise VocabTailorError(f"the model's chat template does not write the turn {begun!r}")
 
 
 def _limits(asked: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """Return stop texts and the most tokens of a request's arguments."""
-    if asked.get("do_sample") or float(asked.get("temperature") or 0) > 0:
+    sampling = asked.get("do_sample")
+    if sampling is None:  # where it is False, a temperature says nothing
+        sampling = float(asked.get("temperature") or 0) > 0
+    if sampling:
         raise UnsupportedError("generate_until: expected greedy decoding, found sampling")
     until = asked.get("until") or ()
     stop = (until,) if isinstance(until, str) else tuple(s for s in until if s)
-    return stop, int(asked.get("max_gen_toks") or asked.get("max_tokens") or _DEFAULT_TOKENS)
+    most = (asked[name] for name in _MOST_TOKENS if asked.get(name) is not None)
+    return stop, int(next(most, _DEFAULT_TOKENS))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ prompt). Both have keys made from their content, so that nothing is computed twi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,6 +21,10 @@ from vocabtailor_gguf.leftovers import lock
 FORMAT = "vocabtailor.eval"
 VERSION = 1
 _MAX_LINE = 16 << 20  # bytes
+_BEGINS = (
+    f'{{"kind": "run", "format": "{FORMAT}"'.encode(),
+    b'{"kind": "row", "run": "',
+)  # of lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,13 +237,21 @@ class ResultsFile:
             raise
 
     def _drop_torn_line(self) -> None:
-        """Cut off a last line that a kill has torn."""
+        """Cut off a last line that a kill has torn.
+
+        Raises:
+            BadFileError: It is not the begin of one of results, so the file is somebody's own.
+        """
         size = self._file.seek(0, os.SEEK_END)
         start = max(0, size - _MAX_LINE)
         self._file.seek(start)
         tail = self._file.read()
-        if not tail.endswith(b"\n"):
-            self._file.truncate(start + tail.rfind(b"\n") + 1)
+        end = tail.rfind(b"\n") + 1
+        torn = tail[end:]
+        if not any(torn[: len(begin)] == begin[: len(torn)] for begin in _BEGINS):
+            raise BadFileError(f"{self._path}: its last line has no end and is not one of results")
+        if torn:
+            self._file.truncate(start + end)
         self._file.seek(0, os.SEEK_END)
 
     def add(self, found: Run | RowResult) -> None:
@@ -262,7 +275,8 @@ class ResultsFile:
 
     def close(self) -> None:
         """Close it; twice is allowed."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what cannot be written, `add` has told
+            self._file.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,10 @@ def _rows(name: str, task: EvalTask, style: Style) -> Iterator[Row]:
             if not isinstance(record.get(key), str):
                 found = type(record[key]).__name__ if key in record else "nothing"
                 raise BadFileError(f"{where}: field {key!r}: found {found}, expected a string")
+            try:
+                record[key].encode("utf-8")
+            except UnicodeEncodeError as e:  # JSON can say "\\ud83d"
+                raise BadFileError(f"{where}: field {key!r}: half of a surrogate pair") from e
         fields = {key: record[key] for key in wanted}
         yield Row(number, fields, _tests(where, record, task))
 
@@ -124,7 +130,14 @@ def _tests(where: str, record: Mapping[str, Any], task: EvalTask) -> str:
     texts: Sequence[Any] = [found] if isinstance(found, str) else found or []
     if not isinstance(texts, Sequence) or not all(isinstance(t, str) for t in texts):
         raise BadFileError(f"{where}: field {key!r}: expected a text or a list of texts")
-    lines = [line for text in texts for line in text.splitlines() if line.startswith("assert")]
+    lines = [line for text in texts for line in text.split("\n") if line.startswith("assert")]
     if not lines:
         raise BadFileError(f"{where}: field {key!r}: has no line that begins with assert")
-    return "\n".join(lines)
+    tests = "\n".join(lines)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes in texts
+            ast.parse(tests)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        # one that goes on in a second line would fail every answer
+        raise BadFileError(f"{where}: field {key!r}: {e}, expected asserts of one line") from e
+    return tests

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.evaluation.prompts import Prompter
@@ -14,7 +12,7 @@ from vocabtailor_gguf.evaluation.rows import Row
 from vocabtailor_gguf.evaluation.variants import Variant, is_file, rows, tolerance
 from vocabtailor_gguf.profiling.counting import count
 from vocabtailor_gguf.profiling.inputs import Example
-from vocabtailor_gguf.profiling.profile import Profile, profile
+from vocabtailor_gguf.profiling.profile import NoTokenLeftError, Profile, profile
 from vocabtailor_gguf.profiling.tasks import Task
 from vocabtailor_gguf.sets.token_set import TokenSet
 
@@ -57,6 +55,7 @@ class TaskSets:
 
         Raises:
             BadFileError: A file cannot be read.
+            NoTokenLeftError: Nothing is left of a vocabulary that is cut for good.
             VocabTailorError: There are no training rows.
         """
         if variant.of == "none":
@@ -66,10 +65,15 @@ class TaskSets:
         n_rows, share = rows(variant.of), tolerance(variant.of)
         is_recipe = n_rows is None and share is None
         found = self._profile(whole=variant.way == "pruned", words=is_recipe)
-        if share is not None:
-            # prompts may bring all that their outputs need
-            return found.at_tolerance(share) if np.any(found.frequency) else None
-        return found.with_rows(n_rows) if n_rows is not None else found.of_recipe(variant.of)
+        try:
+            if share is not None:
+                return found.at_tolerance(share)
+            return found.with_rows(n_rows) if n_rows is not None else found.of_recipe(variant.of)
+        except NoTokenLeftError:
+            # prompts may bring all that their outputs need, or all but what the tolerance drops
+            if variant.way == "pruned":
+                raise
+            return None
 
     def _profile(self, *, whole: bool, words: bool) -> Profile:
         key = (whole, words and bool(self._languages))

@@ -117,7 +117,9 @@ def summarise(read: Read) -> list[GroupSummary]:
     groups: dict[str, list[Run]] = {}
     for run in read.runs.values():
         groups.setdefault(run.group, []).append(run)
-    return [_group(read, runs) for runs in groups.values()]
+    # of runs that have only begun nothing is known yet
+    begun = [runs for runs in groups.values() if any(read.rows.get(run.key) for run in runs)]
+    return [_group(read, runs) for runs in begun or groups.values()]
 
 
 def _group(read: Read, runs: Sequence[Run]) -> GroupSummary:

@@ -76,7 +76,8 @@ def parse_variants(modes: Sequence[str], sets: Sequence[str]) -> list[Variant]:
             raise VocabTailorError(f"mode {way!r}: expected one of {', '.join(WAYS)}")
         asked: Iterable[str] = [of] if of else ["none"]
         if not of and way in ("tailored", "pruned"):
-            asked = [one for one in sets if way == "tailored" or one != "none"]
+            # where there are others too, "none" is meant for tailored mode
+            asked = [one for one in sets if way == "tailored" or one != "none"] or ["none"]
         found += [_variant(way, one) for one in asked]
     return list(dict.fromkeys(found))
 

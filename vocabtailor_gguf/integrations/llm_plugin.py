@@ -7,6 +7,7 @@ that ``llm`` has for its user.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,8 @@ from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.reading import read_json
 from vocabtailor_gguf.runtime.owner import Mode
+
+logger = logging.getLogger(__name__)
 
 
 class SplitModel(llm.Model):  # type: ignore[misc]
@@ -95,14 +98,26 @@ def _write(models: dict[str, dict[str, Any]]) -> None:
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_models(register: Any) -> None:
-    """Tell ``llm`` of the known models."""
-    for name, arguments in _known().items():
+    """Tell ``llm`` of the known models; a file of them that is broken hides no others."""
+    try:
+        known = _known()
+    except VocabTailorError as e:
+        logger.warning("%s", e)
+        return
+    for name, arguments in known.items():
         register(SplitModel(name, arguments))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_commands(cli: Any) -> None:
     """Add the command ``llm vocabtailor``."""
+
+    def models() -> dict[str, dict[str, Any]]:
+        try:
+            return _known()
+        except VocabTailorError as e:
+            raise click.ClickException(str(e)) from e
+
     existing = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
     @cli.group()  # type: ignore[untyped-decorator]
@@ -119,14 +134,14 @@ def register_commands(cli: Any) -> None:
     def add(name: str, model: str, **options: Any) -> None:
         """Make MODEL, NAME.core.gguf or an unsplit model, known as NAME."""
         given = {k: v for k, v in options.items() if v is not None}
-        _write({**_known(), name: {"model_path": model, **given}})
+        _write({**models(), name: {"model_path": model, **given}})
 
     @vocabtailor.command()  # type: ignore[untyped-decorator]
     @click.argument("name")
     def remove(name: str) -> None:
         """Forget a model; its files stay."""
-        models = _known()
-        if name not in models:
+        known = models()
+        if name not in known:
             raise click.ClickException(f"there is no model {name!r}")
-        del models[name]
-        _write(models)
+        del known[name]
+        _write(known)

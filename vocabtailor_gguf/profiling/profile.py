@@ -33,6 +33,10 @@ from vocabtailor_gguf.sets.token_set import TokenSet
 Progress = Callable[[int, int], None]  # documents, bytes
 
 
+class NoTokenLeftError(VocabTailorError):
+    """A set would have no token."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """A size of a token set that measurements have shown to be good.
@@ -109,7 +113,8 @@ class Profile:
         """Return the set at a tolerance.
 
         Raises:
-            VocabTailorError: The tolerance is out of range, or nothing is left.
+            NoTokenLeftError: Nothing is left.
+            VocabTailorError: The tolerance is out of range.
         """
         if not 0 <= tolerance <= 1:
             raise VocabTailorError(f"tolerance {tolerance}: expected 0 to 1")
@@ -124,7 +129,7 @@ class Profile:
             fill: Take tokens that neither the corpus nor a word list names to reach `n_rows`.
 
         Raises:
-            VocabTailorError: Nothing is left.
+            NoTokenLeftError: Nothing is left.
         """
         kept, tolerance = keep_rows(self.frequency, self.counts.n_documents, n_rows)
         ids = self.ranking[: n_rows if fill else min(n_rows, self.n_known)]
@@ -134,7 +139,8 @@ class Profile:
         """Return the set of a recipe.
 
         Raises:
-            VocabTailorError: There is no such recipe, or nothing is left.
+            NoTokenLeftError: Nothing is left.
+            VocabTailorError: There is no such recipe.
         """
         if name not in RECIPES:
             raise VocabTailorError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}")
@@ -151,7 +157,7 @@ class Profile:
         self, kept: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], tolerance: float
     ) -> TokenSet:
         if ids.size == 0:
-            raise VocabTailorError("profile: no token is left; the set would be empty")
+            raise NoTokenLeftError("profile: no token is left; the set would be empty")
         occurring = self.counts.frequency > 0
         stages = {
             "input_aware" if self.counts.input_aware else "corpus": int(occurring.sum()),

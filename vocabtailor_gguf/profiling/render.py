@@ -10,6 +10,7 @@ from typing import Any
 
 from vocabtailor_gguf.atomic import temporary_files
 from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.profiling.cost import Cost, overlapping, verdict
 from vocabtailor_gguf.profiling.figure import figure
 from vocabtailor_gguf.profiling.report import Report, Size
 
@@ -22,6 +23,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
 th:first-child, td:first-child { text-align: left; }
+td:first-child, td:last-child { white-space: nowrap; }
 thead th { border-bottom: 2px solid #9aa4af; vertical-align: bottom; }
 .advice { background: #eef6ee; border-left: 4px solid #3a8f4a; padding: .6rem 1rem; }
 svg { width: 100%; height: auto; } code { background: #f1f3f5; padding: 0 .25rem; }
@@ -60,6 +62,7 @@ def advice(report: Report) -> list[str]:
     """Return one sentence for each aim: the smallest set that reaches it."""
     if report.held_out is None and report.own is None:
         return ["No held-out texts were given, so nothing is known about coverage."]
+    told_apart = verdict([s.cost for s in report.sizes]) != "noise"
     whose = "the model's own output tokens" if report.own else "the held-out output tokens"
     sentences = []
     for aim in _AIMS:
@@ -67,11 +70,37 @@ def advice(report: Report) -> list[str]:
         if size is None:
             sentences.append(f"No size shown covers {aim:.1%} of {whose}.")
             continue
+        time = f", {size.cost.ms:.2f} ms a token" if told_apart else ""
         sentences.append(
             f"{aim:.1%} of {whose} are covered from {size.name} on: {size.rows:,} rows, "
-            f"{size.head_mb:.1f} MB, {size.head_ms:.2f} ms a token."
+            f"{size.cost.mb:.1f} MB{time}."
         )
     return sentences
+
+
+def about_times(report: Report) -> str:
+    """Return what the head times are, and in words where the machine did not let them be told."""
+    text = (
+        "Head times are of one token with cold caches and "
+        f"{report.n_threads} threads on this machine: medians of runs in which the sizes took "
+        "turns, and the middle half of them."
+    )
+    costs = [s.cost for s in report.sizes]
+    found = verdict(costs)
+    if found == "noise":
+        text += (
+            " The machine was too busy to tell: these times differ more from run to run than from "
+            "size to size, so they are no measure of the sizes. Memory is."
+        )
+    if found == "partly":
+        names = [s.name for s in report.sizes]
+        pairs = ", ".join(f"{names[i]} and {names[j]}" for i, j in overlapping(costs))
+        text += f" The times of {pairs} overlap and cannot be told apart."
+    return text
+
+
+def _time(cost: Cost) -> str:
+    return f"{cost.ms:.2f} ({cost.ms_low:.2f} to {cost.ms_high:.2f})"
 
 
 def _size_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -88,7 +117,7 @@ def _size_table(report: Report) -> tuple[list[str], list[list[str]]]:
     def row(size: Size) -> list[str]:
         shares = [f"{getattr(size, of)[which]:.2%}" for of, which in columns]
         whole = [] if size.own_whole is None else [f"{size.own_whole:.0%}"]
-        cost = [f"{size.head_mb:.1f}", f"{size.head_ms:.2f}"]
+        cost = [f"{size.cost.mb:.1f}", _time(size.cost)]
         return [size.name, f"{size.rows:,}", f"{size.vocab_share:.1%}", *shares, *whole, *cost]
 
     return head, [row(s) for s in report.sizes]
@@ -119,8 +148,7 @@ def _sections(report: Report) -> Iterable[tuple[str, str, tuple[list[str], list[
     yield (
         "Sets by size",
         "Tokens outside the active set cannot be produced in tailored mode. Forms are the prompt's "
-        "words with and without a leading space and in other cases. Head times are of one token "
-        f"with cold caches and {report.n_threads} threads, measured on this machine.",
+        f"words with and without a leading space and in other cases. {about_times(report)}",
         _size_table(report),
     )
     if report.missed:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from vocabtailor_gguf.binding.head import ActiveHead
 from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.profiling.cost import Cost, measure_costs
 from vocabtailor_gguf.profiling.coverage import Coverage, With
-from vocabtailor_gguf.profiling.profile import RECIPES, Profile
+from vocabtailor_gguf.profiling.profile import RECIPES, NoTokenLeftError, Profile
 
 _SHARES = (0.02, 0.05, 0.5, 1.0)  # sizes that are shown beside those of tolerances and recipes
 _N_MISSED = 30
-_N_TIMED = 9
-_CACHE_BYTES = 64 << 20  # more than the caches of a core hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +29,7 @@ class Size:
             prompt's tokens too, their other forms too. Empty without held-out texts.
         own: The same of the model's own outputs.
         own_whole: Share of the model's own outputs that miss no token, or None.
-        head_mb: Memory of the head's rows, MB (10**6 bytes).
-        head_ms: Time of the head for one token with cold caches, milliseconds.
+        cost: Memory and time of the head.
     """
 
     name: str
@@ -42,8 +38,7 @@ class Size:
     held_out: dict[With, float]
     own: dict[With, float]
     own_whole: float | None
-    head_mb: float
-    head_ms: float
+    cost: Cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,30 +94,6 @@ class Report:
         return None
 
 
-def head_ms(
-    store: VocabStore, ids: npt.NDArray[np.int32], n_threads: int, *, n: int = _N_TIMED
-) -> tuple[float, float]:
-    """Return time (ms, the best of `n`) and memory (MB) of the head over `ids` for one token.
-
-    Between two products as much memory is read as fills the caches, as the core does.
-    """
-    rng = np.random.default_rng(0)
-    others = np.ones(_CACHE_BYTES // 8)
-    hidden = rng.standard_normal((1, store.n_embd), dtype=np.float32)
-    head = ActiveHead(store)
-    try:
-        head.set_static(ids)
-        times = []
-        for _ in range(n):
-            others.sum()
-            began = time.perf_counter()
-            head.compute(hidden, n_threads=n_threads)
-            times.append(1e3 * (time.perf_counter() - began))
-        return min(times), head.n_bytes / 1e6
-    finally:
-        head.close()
-
-
 def build_report(
     found: Profile,
     store: VocabStore,
@@ -150,7 +121,8 @@ def build_report(
     stages: dict[str, dict[str, int]] = {}
     named: dict[str, int] = {}
     for tolerance in tolerances:
-        if found.frequency.any():
+        # a tolerance may drop all that a small corpus has, and prompts may bring all of it
+        with contextlib.suppress(NoTokenLeftError):
             counted = found.at_tolerance(tolerance).provenance["stages"]
             stages[f"{tolerance:g}"] = dict(counted)
             named[f"tolerance {tolerance:g}"] = counted["tolerance"]
@@ -159,24 +131,20 @@ def build_report(
             named[f"recipe {name}"] = int(recipe.share * store.n_vocab) - on.size
     for share in _SHARES:
         named[f"{share:.0%} of the vocabulary"] = int(share * store.n_vocab) - on.size
-    sizes = []
-    for name, rows in sorted(named.items(), key=lambda item: item[1]):
-        if rows < 0:
-            continue
-        active = np.concatenate([on, found.ranking[:rows]])
-        ms, mb = head_ms(store, active, n_threads)
-        sizes.append(
-            Size(
-                name=name,
-                rows=rows,
-                vocab_share=active.size / store.n_vocab,
-                held_out=_shares(held_out, rows),
-                own=_shares(own, rows),
-                own_whole=None if own is None else own.whole(rows),
-                head_mb=mb,
-                head_ms=ms,
-            )
+    by_rows = sorted((item for item in named.items() if item[1] >= 0), key=lambda item: item[1])
+    active = [np.concatenate([on, found.ranking[:rows]]) for _, rows in by_rows]
+    sizes = [
+        Size(
+            name=name,
+            rows=rows,
+            vocab_share=cost.rows / store.n_vocab,
+            held_out=_shares(held_out, rows),
+            own=_shares(own, rows),
+            own_whole=None if own is None else own.whole(rows),
+            cost=cost,
         )
+        for (name, rows), cost in zip(by_rows, measure_costs(store, active, n_threads), strict=True)
+    ]
     missed: tuple[Missed, ...] = ()
     missed_at = ""
     coverage = own or held_out
