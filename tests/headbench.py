@@ -28,12 +28,12 @@ TABLES: dict[str, tuple[str, dict[str, Any]]] = {
     "Q8_0, bias": ("phi2", {}),
     **{
         f"{kind}, {n_vocab}": ("llama", {"output_type": kind, "n_vocab": n_vocab})
-        for kind in ("Q4_0", "IQ4_NL", "F32", "F16", "BF16")
+        for kind in ("Q4_0", "Q5_0", "IQ4_NL", "F32", "F16", "BF16")
         for n_vocab in (517, 518, 520)
     },
     **{
         f"{kind}, {n_vocab}": ("llama", {"output_type": kind, "n_vocab": n_vocab, "n_embd": 256})
-        for kind in ("Q2_K", "Q4_K", "Q6_K")
+        for kind in ("Q2_K", "Q4_K", "Q5_K", "Q6_K")
         for n_vocab in (517, 520)
     },
     **{

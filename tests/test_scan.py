@@ -12,7 +12,7 @@ import pytest
 import testlib
 from conftest import TinySplit
 from gguf import GGUFReader
-from gguf.constants import GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import (
     dequantize,
     quant_shape_from_byte_shape,
@@ -32,9 +32,21 @@ Bytes = npt.NDArray[np.uint8]
 
 Q8_0 = GGMLQuantizationType.Q8_0
 Q4_0 = GGMLQuantizationType.Q4_0
+Q4_1 = GGMLQuantizationType.Q4_1
 Q5_0 = GGMLQuantizationType.Q5_0
+IQ4_NL = GGMLQuantizationType.IQ4_NL
 Q4_K = GGMLQuantizationType.Q4_K
+Q5_K = GGMLQuantizationType.Q5_K
 Q6_K = GGMLQuantizationType.Q6_K
+
+# where halves lie in a block, and where quants do
+SCALES = {Q8_0: [0], Q4_0: [0], Q5_0: [0], IQ4_NL: [0], Q4_K: [0, 2], Q5_K: [0, 2], Q6_K: [208]}
+QUANTS = {
+    **{Q8_0: (2, 34), Q4_0: (2, 18), Q5_0: (2, 22), IQ4_NL: (2, 18)},
+    **{Q4_K: (4, 144), Q5_K: (4, 176), Q6_K: (0, 208)},
+}
+IN_32 = (Q8_0, Q4_0, Q5_0, IQ4_NL)
+IN_256 = (Q4_K, Q5_K, Q6_K)
 
 
 def kernels() -> list[str]:
@@ -107,7 +119,7 @@ def requantize(rows: Bytes, source: GGMLQuantizationType, kind: GGMLQuantization
 
 def rounded(hidden: Floats, kind: GGMLQuantizationType) -> npt.NDArray[np.float64]:
     """States as ggml's product with rows of a type sees them, in blocks of 32 or 256 int8."""
-    if kind in (Q8_0, Q4_0):
+    if kind in IN_32:
         return dequantize(quantize(hidden, Q8_0), Q8_0).astype(np.float64)
     blocks = hidden.reshape(-1, 256)
     at = np.abs(blocks).argmax(axis=1)
@@ -129,8 +141,8 @@ def logits_of(rows: Bytes, kind: GGMLQuantizationType, hidden: Floats) -> npt.ND
     ("kind", "n_embd"),
     [
         *((Q8_0, n) for n in (32, 64, 96, 576, 640)),
-        *((Q4_0, n) for n in (32, 96, 640)),
-        *((kind, n) for kind in (Q4_K, Q6_K) for n in (256, 768)),
+        *((kind, n) for kind in (Q4_0, Q5_0, IQ4_NL) for n in (32, 96, 640)),
+        *((kind, n) for kind in IN_256 for n in (256, 768)),
     ],
 )
 @pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 8, 9, 15, 16])
@@ -146,7 +158,7 @@ def test_kernels_agree_with_the_product(
     for (row, state), value in values.items():
         assert abs(value - exact[row, state]) <= margins[state]
     # minima and offsets of their own make the parts of a logit larger than their sum
-    assert (margins < (2e-3 if kind in (Q4_K, Q6_K) else 1e-3) * np.abs(exact).max()).all()
+    assert (margins < (2e-3 if kind in IN_256 else 1e-3) * np.abs(exact).max()).all()
     thresholds = np.quantile(exact, 0.95, axis=0).astype(np.float32)
     for threads in (1, 2, 3):
         hits, _ = scan(kernel, kind, rows, hidden, thresholds, threads)
@@ -154,21 +166,19 @@ def test_kernels_agree_with_the_product(
 
 
 @pytest.mark.parametrize("kernel", kernels())
-@pytest.mark.parametrize("kind", [Q8_0, Q4_0, Q4_K, Q6_K])
+@pytest.mark.parametrize("kind", SCALES)
 def test_extreme_weights(kernel: str, kind: GGMLQuantizationType) -> None:
     """Any bytes but for the scales: quants that no quantiser writes, zero and tiny scales."""
     rng = np.random.default_rng(0)
     size = quant_shape_to_byte_shape((1, 1024), kind)[1]
-    block = {Q8_0: 34, Q4_0: 18, Q4_K: 144, Q6_K: 210}[kind]
-    where = {Q8_0: [0], Q4_0: [0], Q4_K: [0, 2], Q6_K: [208]}[kind]  # of fp16 numbers
+    block = GGML_QUANT_SIZES[kind][1]
     rows = rng.integers(0, 256, (64, size // block, block), dtype=np.uint8)
-    for at in where:
+    for at in SCALES[kind]:
         rows[:, :, at : at + 2] = np.float16([0.5]).view(np.uint8)
         rows[1, :, at : at + 2] = 0
         rows[2, :, at : at + 2] = np.array([1, 0], dtype=np.uint8)  # the smallest
-    first = where[-1] + 2 if kind != Q6_K else 0
-    rows[0, :, first : 208 if kind == Q6_K else block] = 0x80
-    rows[3, :, first : 208 if kind == Q6_K else block] = 0xFF
+    rows[0, :, slice(*QUANTS[kind])] = 0x80
+    rows[3, :, slice(*QUANTS[kind])] = 0xFF
     hidden = rng.standard_normal((3, 1024)).astype(np.float32)
     hidden[1] = 0.0
     hidden[2] *= 1e4
@@ -183,7 +193,7 @@ def test_extreme_weights(kernel: str, kind: GGMLQuantizationType) -> None:
     assert nothing == {}
 
 
-SCANNED = [n for n in TABLES if n.startswith(("Q8_0", "Q4_0", "Q4_K", "Q6_K"))]
+SCANNED = [n for n in TABLES if n.startswith(tuple(kind.name for kind in SCALES))]
 
 
 @pytest.mark.parametrize("table", [n for n in SCANNED if "llama" in TABLES[n][0]])
@@ -228,7 +238,7 @@ def test_offsets_that_cancel(tiny_split: TinySplit, tmp_path: Path) -> None:
             assert abs(value - products[state][row]) <= margins[state]
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("kind", [kind.name for kind in SCALES])
 @pytest.mark.parametrize("n_rows", [544, 448, 500])
 def test_states_of_every_magnitude(tiny_split: TinySplit, kind: str, n_rows: int) -> None:
     """Against ggml's product as it multiplies a head: with AMX, interleaved rows or plain ones."""
@@ -273,8 +283,8 @@ def test_bad_arguments() -> None:
     with pytest.raises(VocabTailorError, match="this type"):
         scan(
             None,
-            GGMLQuantizationType.Q5_0,
-            np.zeros((2, 22), np.uint8),
+            Q4_1,
+            np.zeros((2, 20), np.uint8),
             np.ones((1, 32), np.float32),
             one,
             1,

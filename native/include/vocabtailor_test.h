@@ -19,7 +19,7 @@ typedef struct vt_scan_hit {
 } vt_scan_hit;
 
 /* every (row, state) whose logit is at least thresholds[state], by row, then state; writes up to n_hits, *n is their number
- * in any case. type: a ggml_type, Q8_0, Q4_0, Q4_K or Q6_K; rows: (n_rows, n_embd) of that type; hidden: (n_hidden, n_embd)
+ * in any case. type: a ggml_type that find_scan_format knows; rows: (n_rows, n_embd) of that type; hidden: (n_hidden, n_embd)
  * f32, at most 16 states; kernel: a name of vt_scan_kernel, or NULL for the best. margins: (n_hidden,), NULL or the bound of
  * each state on |value - ggml's logit|. */
 vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden, size_t n_hidden,

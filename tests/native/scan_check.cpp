@@ -87,7 +87,8 @@ static int check(const scan_kernel & k, const scan_format & f, size_t n_embd, si
 int main() {
     int n_wrong = 0;
     for (const scan_kernel * k : scan_kernels()) {
-        for (scan_type type : {scan_type::q8_0, scan_type::q4_0, scan_type::q4_k, scan_type::q6_k}) {
+        for (scan_type type :
+             {scan_type::q8_0, scan_type::q4_0, scan_type::q5_0, scan_type::iq4_nl, scan_type::q4_k, scan_type::q5_k, scan_type::q6_k}) {
             const scan_format & f = *scan_format_of(type);
             for (size_t n_states = 1; n_states <= 16; n_states++) {
                 for (size_t blocks : {1u, 3u, 5u}) {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <random>
 #include <string>
 #if defined(__x86_64__)
@@ -49,9 +50,8 @@ struct table_type {
 };
 
 static const table_type TYPES[] = {
-    {GGML_TYPE_Q8_0, 32, 34, {0, 0}, 1},
-    {GGML_TYPE_Q4_0, 32, 18, {0, 0}, 1},
-    {GGML_TYPE_Q4_K, 256, 144, {0, 2}, 2},
+    {GGML_TYPE_Q8_0, 32, 34, {0, 0}, 1},     {GGML_TYPE_Q4_0, 32, 18, {0, 0}, 1},   {GGML_TYPE_Q5_0, 32, 22, {0, 0}, 1},
+    {GGML_TYPE_IQ4_NL, 32, 18, {0, 0}, 1},   {GGML_TYPE_Q4_K, 256, 144, {0, 2}, 2}, {GGML_TYPE_Q5_K, 256, 176, {0, 2}, 2},
     {GGML_TYPE_Q6_K, 256, 210, {208, 0}, 1},
 };
 
@@ -86,7 +86,7 @@ static double random_size(int kind) {
 static int n_wrong = 0;
 
 static void check(bool flush_ggml, bool flush_scan) {
-    const table_type &   t        = TYPES[random_int(4)];
+    const table_type &   t        = TYPES[random_int(static_cast<int>(std::size(TYPES)))];
     const int64_t        n_blocks = 1 + random_int(t.values == 32 ? 40 : 8);
     const int64_t        n_embd   = n_blocks * t.values;
     const int64_t        n_rows   = 1 + random_int(20);

@@ -13,6 +13,11 @@ TARGET static inline float load_fp16(const uint8_t * p) {
     return _cvtsh_ss(*(const u16_any *) p);
 }
 
+// 16 bytes
+template <class T> TARGET static inline T look_up(T table, T indices) {
+    return (T) _mm_shuffle_epi8((__m128i) table, (__m128i) indices);
+}
+
 #include "expand.h"
 
 static scan_layout layout(int n_states, int group) {
@@ -82,7 +87,7 @@ template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void run_r
 #pragma GCC unroll 2
             for (int b = 0; b < BUNDLES; b++) {
                 const int32_t * bias = job.bias + (g * BUNDLES + b) * 8;
-                acc[r][b]            = F::IN_FILE ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
+                acc[r][b]            = F::SIGNED ? dot_start(bias) : _mm256_load_si256((const __m256i *) bias);
             }
         }
 // the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
@@ -96,11 +101,11 @@ template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void run_r
 #pragma GCC unroll 8
             for (int r = 0; r < N; r++) {
                 const __m256i w = repeat<SIDE>(q[r], k);
-                const __m256i u = F::IN_FILE ? dot_weights(w) : w;
+                const __m256i u = F::SIGNED ? dot_weights(w) : w;
 #pragma GCC unroll 2
                 for (int b = 0; b < BUNDLES; b++) {
                     const __m256i h = _mm256_load_si256((const __m256i *) (job.h + (size_t) ((g * BUNDLES + b) * NV + k) * 32));
-                    acc[r][b]       = F::IN_FILE ? dot_add(acc[r][b], w, u, h) : dot_unsigned(acc[r][b], u, h);
+                    acc[r][b]       = F::SIGNED ? dot_add(acc[r][b], w, u, h) : dot_unsigned(acc[r][b], u, h);
                 }
             }
         }

@@ -33,6 +33,11 @@ TARGET static inline float load_fp16(const uint8_t * p) {
     return _cvtsh_ss(*(const u16_any *) p);
 }
 
+// 16 bytes
+template <class T> TARGET static inline T look_up(T table, T indices) {
+    return (T) _mm_shuffle_epi8((__m128i) table, (__m128i) indices);
+}
+
 #    include "expand.h"
 
 // fewer states use wider pieces of the group: up to 2 states are bound by memory anyway
@@ -125,7 +130,7 @@ template <class F, int SIDE, int N> TARGET static inline void run_rows(const sca
             const __m512i h = _mm512_load_si512(job.h + (size_t) (g * NV + k) * 64);
 #    pragma GCC unroll 16
             for (int r = 0; r < N; r++) {
-                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE, F::IN_FILE>(q[r], k), h);
+                acc[r] = _mm512_dpbusd_epi32(acc[r], weights<SIDE, F::SIGNED>(q[r], k), h);
             }
         }
         const __m512 dh = _mm512_load_ps(job.d + g * 16);

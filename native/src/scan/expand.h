@@ -1,5 +1,5 @@
-// From the bytes of rows to the tiles that the kernels multiply, 16 bytes at a time. The includer defines TARGET and
-// load_fp16.
+// From the bytes of rows to the tiles that the kernels multiply, 16 bytes at a time. The includer defines TARGET, load_fp16,
+// and look_up(table, indices) for 16 bytes.
 
 #if defined(__GNUC__)
 
@@ -18,9 +18,17 @@ static inline bytes operator&(bytes a, int mask) {
     return a;
 }
 
-static inline bytes operator^(bytes a, int mask) {
+static inline bytes operator&(bytes a, bytes b) {
+    for (int i = 0; i < 16; i++) {
+        a.x[i] = (uint8_t) (a.x[i] & b.x[i]);
+    }
+    return a;
+}
+
+// all bits where it holds
+static inline bytes operator!=(bytes a, int value) {
     for (uint8_t & x : a.x) {
-        x = (uint8_t) (x ^ mask);
+        x = x != value ? 0xff : 0;
     }
     return a;
 }
@@ -61,8 +69,8 @@ template <class T> TARGET static inline void store(uint8_t * at, T value) {
 // one row; quants, scales and minima are where those of its first group go, step bytes before those of the next
 TARGET static inline void expand_row(scan_q8_0, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
     for (int g = 0; g < n_groups; g++, p += scan_q8_0::BYTES, quants += step, scales += step) {
-        store(quants, load_bytes(p + 2) ^ 0x80);
-        store(quants + 16, load_bytes(p + 18) ^ 0x80);
+        store(quants, load_bytes(p + 2));
+        store(quants + 16, load_bytes(p + 18));
         store(scales, load_fp16(p));
     }
 }
@@ -72,6 +80,35 @@ TARGET static inline void expand_row(scan_q4_0, const uint8_t * p, int n_groups,
         const bytes nibbles = load_bytes(p + 2);
         store(quants, nibbles & 0x0f);
         store(quants + 16, nibbles >> 4);
+        store(scales, load_fp16(p));
+    }
+}
+
+// 16 for each of 16 bits that is set, those of bytes FIRST and FIRST + 1
+template <int FIRST> TARGET static inline bytes spread_bits(bytes bits) {
+    static const uint8_t at[16]  = {FIRST,     FIRST,     FIRST,     FIRST,     FIRST,     FIRST,     FIRST,     FIRST,
+                                    FIRST + 1, FIRST + 1, FIRST + 1, FIRST + 1, FIRST + 1, FIRST + 1, FIRST + 1, FIRST + 1};
+    static const uint8_t bit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    return (bytes) ((look_up(bits, load_bytes(at)) & load_bytes(bit)) != 0) & 0x10;
+}
+
+TARGET static inline void expand_row(scan_q5_0, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
+    for (int g = 0; g < n_groups; g++, p += scan_q5_0::BYTES, quants += step, scales += step) {
+        const bytes high    = load_bytes(p + 2);  // the first four
+        const bytes nibbles = load_bytes(p + 6);
+        store(quants, (nibbles & 0x0f) | spread_bits<0>(high));
+        store(quants + 16, nibbles >> 4 | spread_bits<2>(high));
+        store(scales, load_fp16(p));
+    }
+}
+
+TARGET static inline void expand_row(scan_iq4_nl, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t *, int step) {
+    static const int8_t values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    const bytes         table      = load_bytes((const uint8_t *) values);
+    for (int g = 0; g < n_groups; g++, p += scan_iq4_nl::BYTES, quants += step, scales += step) {
+        const bytes nibbles = load_bytes(p + 2);
+        store(quants, look_up(table, nibbles & 0x0f));
+        store(quants + 16, look_up(table, nibbles >> 4));
         store(scales, load_fp16(p));
     }
 }
@@ -88,13 +125,21 @@ TARGET static inline void unpack_6_bits(const uint8_t * p, uint8_t * scales, uin
     store(minima + 4, (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
 }
 
+// those of a block of Q4_K or Q5_K
+TARGET static inline void scales_and_minima(const uint8_t * p, uint8_t * scales, uint8_t * minima, int step) {
+    const float d     = load_fp16(p);
+    const float least = load_fp16(p + 2);
+    uint8_t     s[8];
+    uint8_t     m[8];
+    unpack_6_bits(p + 4, s, m);
+    for (int j = 0; j < 8; j++, scales += step, minima += step) {
+        store(scales, d * (float) s[j]);
+        store(minima, least * (float) m[j]);
+    }
+}
+
 TARGET static inline void expand_row(scan_q4_k, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t * minima, int step) {
-    for (int g = 0; g < n_groups; g += 8, p += scan_q4_k::BYTES) {
-        const float d     = load_fp16(p);
-        const float least = load_fp16(p + 2);
-        uint8_t     s[8];
-        uint8_t     m[8];
-        unpack_6_bits(p + 4, s, m);
+    for (int g = 0; g < n_groups; g += 8, p += scan_q4_k::BYTES, scales += 8 * step, minima += 8 * step) {
         for (int j = 0; j < 8; j += 2, quants += 2 * step) {
             const bytes low  = load_bytes(p + 16 + 16 * j);
             const bytes high = load_bytes(p + 32 + 16 * j);
@@ -103,10 +148,37 @@ TARGET static inline void expand_row(scan_q4_k, const uint8_t * p, int n_groups,
             store(quants + step, low >> 4);
             store(quants + step + 16, high >> 4);
         }
-        for (int j = 0; j < 8; j++, scales += step, minima += step) {
-            store(scales, d * (float) s[j]);
-            store(minima, least * (float) m[j]);
-        }
+        scales_and_minima(p, scales, minima, step);
+    }
+}
+
+// bit j of each byte, as 16
+template <int J> TARGET static inline bytes high_bit(bytes x) {
+    if constexpr (J < 4) {
+        return (x << (4 - J)) & 0x10;
+    } else {
+        return (x >> (J - 4)) & 0x10;
+    }
+}
+
+template <int J> TARGET static inline void expand_two_groups(const uint8_t * p, uint8_t * quants, int step) {
+    const bytes low0  = load_bytes(p + 48 + 16 * J);
+    const bytes low1  = load_bytes(p + 64 + 16 * J);
+    const bytes high0 = load_bytes(p + 16);
+    const bytes high1 = load_bytes(p + 32);
+    store(quants + J * step, (low0 & 0x0f) | high_bit<J>(high0));
+    store(quants + J * step + 16, (low1 & 0x0f) | high_bit<J>(high1));
+    store(quants + J * step + step, low0 >> 4 | high_bit<J + 1>(high0));
+    store(quants + J * step + step + 16, low1 >> 4 | high_bit<J + 1>(high1));
+}
+
+TARGET static inline void expand_row(scan_q5_k, const uint8_t * p, int n_groups, uint8_t * quants, uint8_t * scales, uint8_t * minima, int step) {
+    for (int g = 0; g < n_groups; g += 8, p += scan_q5_k::BYTES, quants += 8 * step, scales += 8 * step, minima += 8 * step) {
+        expand_two_groups<0>(p, quants, step);
+        expand_two_groups<2>(p, quants, step);
+        expand_two_groups<4>(p, quants, step);
+        expand_two_groups<6>(p, quants, step);
+        scales_and_minima(p, scales, minima, step);
     }
 }
 

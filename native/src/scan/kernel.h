@@ -8,17 +8,19 @@
 
 namespace vt {
 
-enum class scan_type { q8_0, q4_0, q4_k, q6_k };
+enum class scan_type { q8_0, q4_0, q5_0, iq4_nl, q4_k, q5_k, q6_k };
 
 // A type of rows. Weights come in groups that share a scale; a group's weight is scale * (q - OFFSET) - minimum, where q
-// is what the kernels multiply: an unsigned byte. APART: ggml has kernels that multiply q and the offset by themselves and
-// add the products in another order. IN_FILE: bytes lie in the file as the kernels for vectors want them.
+// is what the kernels multiply: an unsigned byte, or where SIGNED an int8 that is q - OFFSET already. APART: ggml has kernels
+// that multiply q and the offset by themselves and add the products in another order. IN_FILE: bytes lie in the file as the
+// kernels for vectors want them.
 struct scan_q8_0 {
     static constexpr scan_type TYPE    = scan_type::q8_0;
     static constexpr int       VALUES  = 32;  // of a block in the file
     static constexpr int       BYTES   = 34;  // fp16 scale, 32 int8
     static constexpr int       GROUP   = 32;
     static constexpr int       OFFSET  = 128;
+    static constexpr bool      SIGNED  = true;
     static constexpr bool      MINS    = false;
     static constexpr bool      APART   = false;
     static constexpr bool      IN_FILE = true;
@@ -30,6 +32,31 @@ struct scan_q4_0 {
     static constexpr int       BYTES   = 18;  // fp16 scale, 16 low nibbles, 16 high ones
     static constexpr int       GROUP   = 32;
     static constexpr int       OFFSET  = 8;
+    static constexpr bool      SIGNED  = false;
+    static constexpr bool      MINS    = false;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = false;
+};
+
+struct scan_q5_0 {
+    static constexpr scan_type TYPE    = scan_type::q5_0;
+    static constexpr int       VALUES  = 32;
+    static constexpr int       BYTES   = 22;  // fp16 scale, 32 high bits, 16 low nibbles, 16 high ones
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 16;
+    static constexpr bool      SIGNED  = false;
+    static constexpr bool      MINS    = false;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = false;
+};
+
+struct scan_iq4_nl {
+    static constexpr scan_type TYPE    = scan_type::iq4_nl;
+    static constexpr int       VALUES  = 32;
+    static constexpr int       BYTES   = 18;  // fp16 scale, 16 low nibbles, 16 high ones: places in a table of 16 values
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 128;
+    static constexpr bool      SIGNED  = true;
     static constexpr bool      MINS    = false;
     static constexpr bool      APART   = false;
     static constexpr bool      IN_FILE = false;
@@ -41,6 +68,19 @@ struct scan_q4_k {
     static constexpr int       BYTES   = 144;  // fp16 scale and minimum, 8 times 6 bits of each, 256 nibbles
     static constexpr int       GROUP   = 32;
     static constexpr int       OFFSET  = 0;
+    static constexpr bool      SIGNED  = false;
+    static constexpr bool      MINS    = true;
+    static constexpr bool      APART   = false;
+    static constexpr bool      IN_FILE = false;
+};
+
+struct scan_q5_k {
+    static constexpr scan_type TYPE    = scan_type::q5_k;
+    static constexpr int       VALUES  = 256;
+    static constexpr int       BYTES   = 176;  // fp16 scale and minimum, 8 times 6 bits of each, 256 high bits, 256 nibbles
+    static constexpr int       GROUP   = 32;
+    static constexpr int       OFFSET  = 0;
+    static constexpr bool      SIGNED  = false;
     static constexpr bool      MINS    = true;
     static constexpr bool      APART   = false;
     static constexpr bool      IN_FILE = false;
@@ -52,6 +92,7 @@ struct scan_q6_k {
     static constexpr int       BYTES   = 210;  // 256 nibbles, 256 times 2 bits, 16 int8 scales, fp16 scale
     static constexpr int       GROUP   = 16;
     static constexpr int       OFFSET  = 32;
+    static constexpr bool      SIGNED  = false;
     static constexpr bool      MINS    = false;
     static constexpr bool      APART   = true;
     static constexpr bool      IN_FILE = false;
@@ -62,7 +103,10 @@ template <class U> static inline void for_scan_type(scan_type type, U && use) {
     switch (type) {
     case scan_type::q8_0: use(scan_q8_0()); break;
     case scan_type::q4_0: use(scan_q4_0()); break;
+    case scan_type::q5_0: use(scan_q5_0()); break;
+    case scan_type::iq4_nl: use(scan_iq4_nl()); break;
     case scan_type::q4_k: use(scan_q4_k()); break;
+    case scan_type::q5_k: use(scan_q5_k()); break;
     case scan_type::q6_k: use(scan_q6_k()); break;
     }
 }

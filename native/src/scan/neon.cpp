@@ -28,6 +28,11 @@ TARGET static inline float load_fp16(const uint8_t * p) {
     return (float) h;
 }
 
+// 16 bytes
+template <class T> TARGET static inline T look_up(T table, T indices) {
+    return (T) vqtbl1q_u8((uint8x16_t) table, (uint8x16_t) indices);
+}
+
 #    include "expand.h"
 
 static scan_layout layout(int n_states, int) {
@@ -60,8 +65,8 @@ template <class F, int N> struct rows_at {
 };
 
 // dots start at what takes back the offset of unsigned weights
-template <bool IN_FILE> TARGET static inline int32x4_t dot_start(const int32_t * bias) {
-    return IN_FILE ? vdupq_n_s32(0) : vld1q_s32(bias);
+template <bool SIGNED> TARGET static inline int32x4_t dot_start(const int32_t * bias) {
+    return SIGNED ? vdupq_n_s32(0) : vld1q_s32(bias);
 }
 
 // row against state, for one or two states
@@ -79,7 +84,7 @@ template <class F, int BUNDLES, int N> TARGET static inline void run_rows_1(cons
             for (int b = 0; b < BUNDLES; b++) {
                 const int      lane = (g * BUNDLES + b) * 4;
                 const int8_t * h    = job.h + (size_t) (g * BUNDLES + b) * F::GROUP;
-                int32x4_t      acc  = dot_start<F::IN_FILE>(job.bias + lane);
+                int32x4_t      acc  = dot_start<F::SIGNED>(job.bias + lane);
                 for (int k = 0; k < F::GROUP; k += 16) {
                     acc = vdotq_s32(acc, vld1q_s8(q + k), vld1q_s8(h + k));
                 }
@@ -127,7 +132,7 @@ template <class F, int BUNDLES, int N> TARGET static inline void run_rows_4(cons
             }
             const float32x4_t dh = vld1q_f32(job.d + lane);
             for (int r = 0; r < N; r++) {
-                int32x4_t acc = dot_start<F::IN_FILE>(job.bias + lane);
+                int32x4_t acc = dot_start<F::SIGNED>(job.bias + lane);
                 for (int k = 0; k < W; k++) {
                     acc = vdotq_laneq_s32(acc, h[4 * k], w[r][k], 0);
                     acc = vdotq_laneq_s32(acc, h[4 * k + 1], w[r][k], 1);

@@ -12,6 +12,19 @@ static inline float load_fp16(const uint8_t * p) {
     return scan_fp16_to_fp32(h);
 }
 
+// 16 bytes
+template <class T> static inline T look_up(T table, T indices) {
+    uint8_t from[16];
+    uint8_t at[16];
+    memcpy(from, &table, 16);
+    memcpy(at, &indices, 16);
+    for (uint8_t & x : at) {
+        x = from[x];
+    }
+    memcpy(&indices, at, 16);
+    return indices;
+}
+
 #include "expand.h"
 
 // One state after the other; the compiler may vectorise the integer dot.
@@ -30,6 +43,11 @@ static inline float load_float(const uint8_t * p) {
     return x;
 }
 
+// a quant of a tile without its offset
+template <class F> static inline int signed_quant(uint8_t q) {
+    return F::SIGNED ? (int8_t) q : q - F::OFFSET;
+}
+
 template <class F> static void run_type(const scan_job & job) {
     using tile        = scan_tile<F, 1>;
     const int n_lanes = job.layout.lanes();
@@ -45,7 +63,7 @@ template <class F> static void run_type(const scan_job & job) {
                 int             dot = 0;
                 int             all = 0;
                 for (int i = 0; i < F::GROUP; i++) {
-                    dot += (q[i] - F::OFFSET) * h[i];
+                    dot += signed_quant<F>(q[i]) * h[i];
                     all += h[i];
                 }
                 sum += (float) dot * (load_float(q + tile::SCALES) * d);
@@ -76,10 +94,10 @@ template <class F> static double norm_of(const scan_job & job, int64_t row) {
     for (int g = 0; g < job.n_groups; g++) {
         const uint8_t * q   = job.tile + (size_t) g * tile::STEP;
         const double    d   = (double) load_float(q + tile::SCALES);
-        const int       off = F::APART ? 0 : F::OFFSET;
         int             dot = 0;
         for (int i = 0; i < F::GROUP; i++) {
-            dot += (q[i] - off) * (q[i] - off);
+            const int w = F::APART ? q[i] : signed_quant<F>(q[i]);
+            dot += w * w;
         }
         weights += d * d * dot;
         if (F::APART) {

@@ -117,7 +117,10 @@ const scan_format * find_scan_format(int32_t ggml_type) {
     switch (ggml_type) {
     case GGML_TYPE_Q8_0: return scan_format_of(scan_type::q8_0);
     case GGML_TYPE_Q4_0: return scan_format_of(scan_type::q4_0);
+    case GGML_TYPE_Q5_0: return scan_format_of(scan_type::q5_0);
+    case GGML_TYPE_IQ4_NL: return scan_format_of(scan_type::iq4_nl);
     case GGML_TYPE_Q4_K: return scan_format_of(scan_type::q4_k);
+    case GGML_TYPE_Q5_K: return scan_format_of(scan_type::q5_k);
     case GGML_TYPE_Q6_K: return scan_format_of(scan_type::q6_k);
     default: return nullptr;
     }
