@@ -30,6 +30,8 @@ from vocabtailor_gguf.gguf.header import GGUFHeader
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
+F16 = GGMLQuantizationType.F16
+BF16 = GGMLQuantizationType.BF16
 Q8_0 = GGMLQuantizationType.Q8_0
 Q4_0 = GGMLQuantizationType.Q4_0
 Q4_1 = GGMLQuantizationType.Q4_1
@@ -47,6 +49,8 @@ QUANTS = {
 }
 IN_32 = (Q8_0, Q4_0, Q5_0, IQ4_NL)
 IN_256 = (Q4_K, Q5_K, Q6_K)
+FLOATS = (F16, BF16)
+KINDS = (*SCALES, *FLOATS)
 
 
 def kernels() -> list[str]:
@@ -63,6 +67,7 @@ def scan(
     hidden: Floats,
     thresholds: Floats,
     threads: int,
+    whole_states: bool = False,
 ) -> tuple[dict[tuple[int, int], float], Floats]:
     n_rows, n_embd = quant_shape_from_byte_shape(rows.shape, kind)
     n_states = len(hidden)
@@ -79,6 +84,7 @@ def scan(
         n_embd,
         view("float[]", np.ascontiguousarray(hidden)),
         n_states,
+        whole_states,
         view("float[]", thresholds),
         threads,
         hits,
@@ -117,10 +123,19 @@ def requantize(rows: Bytes, source: GGMLQuantizationType, kind: GGMLQuantization
     return out
 
 
+def takes_whole_states(kind: GGMLQuantizationType, n_embd: int, n_rows: int) -> bool:
+    """Whether ggml multiplies a head of this type with states that it does not round."""
+    name = native.ffi.new("char[]", 64)
+    native.call("vt_weight_buffer", int(kind), n_embd, n_rows, name, 64)
+    return kind == F16 and native.ffi.string(name) == b"AMX"
+
+
 def rounded(hidden: Floats, kind: GGMLQuantizationType) -> npt.NDArray[np.float64]:
-    """States as ggml's product with rows of a type sees them, in blocks of 32 or 256 int8."""
+    """States as ggml's product with rows of a type sees them, in blocks of int8 or as floats."""
     if kind in IN_32:
         return dequantize(quantize(hidden, Q8_0), Q8_0).astype(np.float64)
+    if kind in FLOATS:
+        return dequantize(quantize(hidden, kind), kind).astype(np.float64)
     blocks = hidden.reshape(-1, 256)
     at = np.abs(blocks).argmax(axis=1)
     most = blocks[np.arange(len(blocks)), at][:, None]
@@ -143,6 +158,7 @@ def logits_of(rows: Bytes, kind: GGMLQuantizationType, hidden: Floats) -> npt.ND
         *((Q8_0, n) for n in (32, 64, 96, 576, 640)),
         *((kind, n) for kind in (Q4_0, Q5_0, IQ4_NL) for n in (32, 96, 640)),
         *((kind, n) for kind in IN_256 for n in (256, 768)),
+        *((kind, n) for kind in FLOATS for n in (32, 96, 640)),
     ],
 )
 @pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 8, 9, 15, 16])
@@ -193,7 +209,37 @@ def test_extreme_weights(kernel: str, kind: GGMLQuantizationType) -> None:
     assert nothing == {}
 
 
-SCANNED = [n for n in TABLES if n.startswith(tuple(kind.name for kind in SCALES))]
+@pytest.mark.parametrize("kernel", kernels())
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("whole_states", [False, True])
+def test_extreme_floats(kernel: str, kind: GGMLQuantizationType, whole_states: bool) -> None:
+    """Any bits: the smallest and largest numbers, and some that are none."""
+    rng = np.random.default_rng(1)
+    bits = rng.integers(0, 1 << 16, (61, 256), dtype=np.uint16)
+    infinite = 0x7C00 if kind == F16 else 0x7F80
+    finite = bits & (~np.uint16(infinite) | rng.choice(np.uint16([0, infinite >> 1]), bits.shape))
+    finite[:2] &= 0x8000 | ~np.uint16(infinite)  # zeros and what is below normal numbers
+    hidden = rng.standard_normal((5, 256)).astype(np.float32)
+    hidden[1] = 0.0
+    hidden[2] *= 1e-39
+    hidden[3] *= 1e-6
+    everything = np.full(5, -np.inf, np.float32)
+    weights = dequantize(finite.view(np.uint8), kind).astype(np.float64)
+    states = hidden.astype(np.float64) if whole_states else rounded(hidden, kind)
+    values, margins = scan(kernel, kind, finite.view(np.uint8), hidden, everything, 2, whole_states)
+    assert len(values) == 61 * 5
+    for (row, state), value in values.items():
+        assert abs(value - weights[row] @ states[state]) <= margins[state]
+    assert np.isfinite(margins).all()
+    assert margins[1] == pytest.approx(0.0, abs=1e-30)
+    for wrong in (infinite, infinite | 0x8000, infinite + 1):
+        finite[60, 200] = wrong
+        found, margins = scan(kernel, kind, finite.view(np.uint8), hidden, everything, 1)
+        assert len(found) == 61 * 5
+        assert np.isinf(margins).all()
+
+
+SCANNED = [n for n in TABLES if n.startswith(tuple(kind.name for kind in KINDS))]
 
 
 @pytest.mark.parametrize("table", [n for n in SCANNED if "llama" in TABLES[n][0]])
@@ -203,10 +249,12 @@ def test_margins_cover_ggmls_product(tiny_split: TinySplit, table: str) -> None:
     tensors = {t.name: t for t in GGUFReader(b.store.path).tensors}
     head = tensors.get("output.weight", tensors["token_embd.weight"])
     n = len(b.hidden)
+    whole_states = takes_whole_states(head.tensor_type, b.store.n_embd, b.n_vocab)
+    data = head.data.view(np.uint8)
     products = [b.all_rows.compute(b.hidden[i : i + 1], n_threads=1)[0] for i in range(n)]
     for kernel in kernels():
         everything = np.full(n, -np.inf, dtype=np.float32)
-        found, margins = scan(kernel, head.tensor_type, head.data, b.hidden, everything, 1)
+        found, margins = scan(kernel, head.tensor_type, data, b.hidden, everything, 1, whole_states)
         for (row, state), value in found.items():
             assert abs(value - products[state][row]) <= margins[state]
 
@@ -238,13 +286,15 @@ def test_offsets_that_cancel(tiny_split: TinySplit, tmp_path: Path) -> None:
             assert abs(value - products[state][row]) <= margins[state]
 
 
-@pytest.mark.parametrize("kind", [kind.name for kind in SCALES])
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
 @pytest.mark.parametrize("n_rows", [544, 448, 500])
 def test_states_of_every_magnitude(tiny_split: TinySplit, kind: str, n_rows: int) -> None:
     """Against ggml's product as it multiplies a head: with AMX, interleaved rows or plain ones."""
     n_embd = 512
     files = tiny_split("llama", output_type=kind, n_vocab=n_rows, n_embd=n_embd)
     head = {t.name: t for t in GGUFReader(files.vocab).tensors}["output.weight"]
+    whole_states = takes_whole_states(head.tensor_type, n_embd, n_rows)
+    data = head.data.view(np.uint8)
     rng = np.random.default_rng(n_rows)
     hidden = rng.standard_normal((90, n_embd), np.float32)
     hidden[:80] *= np.float32(10.0) ** np.arange(-43, 37, dtype=np.float32)[:, None]
@@ -260,7 +310,9 @@ def test_states_of_every_magnitude(tiny_split: TinySplit, kind: str, n_rows: int
     for kernel in kernels():
         for first in range(0, 90, 10):
             states = hidden[first : first + 10]
-            found, margins = scan(kernel, head.tensor_type, head.data, states, everything, 1)
+            found, margins = scan(
+                kernel, head.tensor_type, data, states, everything, 1, whole_states
+            )
             assert len(found) == 10 * n_rows
             for (row, state), value in found.items():
                 expected = products[first + state][row]

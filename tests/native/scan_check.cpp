@@ -18,14 +18,17 @@ static int random_int(int low, int high) {
     return std::uniform_int_distribution<int>(low, high)(rng);
 }
 
-// any quants, and scales near 2^-6 of either sign
+// any quants, and scales near 2^-6 of either sign; floats that are not far from 1
 static std::vector<uint8_t> random_rows(const scan_format & f, int64_t n_rows, size_t n_embd) {
     const size_t         n_blocks = static_cast<size_t>(n_rows) * n_embd / static_cast<size_t>(f.values);
     std::vector<uint8_t> rows(n_blocks * static_cast<size_t>(f.bytes));
     for (uint8_t & x : rows) {
         x = static_cast<uint8_t>(random_int(0, 255));
     }
-    for (size_t b = 0; b < n_blocks; b++) {
+    for (size_t i = 1; f.floats && i < rows.size(); i += 2) {
+        rows[i] = static_cast<uint8_t>((0x3c + random_int(0, 3)) | random_int(0, 1) << 7);
+    }
+    for (size_t b = 0; b < n_blocks && !f.floats; b++) {
         uint8_t * block = rows.data() + b * static_cast<size_t>(f.bytes);
         uint8_t * scale = f.type == scan_type::q6_k ? block + 208 : block;
         scale[1]        = static_cast<uint8_t>(0x24 | random_int(0, 1) << 7);
@@ -54,7 +57,10 @@ static int check(const scan_kernel & k, const scan_format & f, size_t n_embd, si
     const std::vector<uint8_t> rows   = random_rows(f, n_rows, n_embd);
     const scan_matrix          m      = {&f, rows.data(), n_rows, n_embd};
     scan_quants                x;
-    for (size_t i = 0; i < n_states * n_embd; i++) {
+    for (size_t i = 0; i < n_states * n_embd && f.floats; i++) {
+        x.f.push_back(static_cast<float>(random_int(-1000, 1000)) / 256.0f);
+    }
+    for (size_t i = 0; i < n_states * n_embd && !f.floats; i++) {
         x.q.push_back(static_cast<int8_t>(random_int(-127, 127)));
         if (i % static_cast<size_t>(f.group) == 0) {
             x.d.push_back(static_cast<float>(random_int(1, 100)) / 1024.0f);
@@ -87,8 +93,8 @@ static int check(const scan_kernel & k, const scan_format & f, size_t n_embd, si
 int main() {
     int n_wrong = 0;
     for (const scan_kernel * k : scan_kernels()) {
-        for (scan_type type :
-             {scan_type::q8_0, scan_type::q4_0, scan_type::q5_0, scan_type::iq4_nl, scan_type::q4_k, scan_type::q5_k, scan_type::q6_k}) {
+        for (scan_type type : {scan_type::q8_0, scan_type::q4_0, scan_type::q5_0, scan_type::iq4_nl, scan_type::q4_k, scan_type::q5_k,
+                               scan_type::q6_k, scan_type::f16, scan_type::bf16}) {
             const scan_format & f = *scan_format_of(type);
             for (size_t n_states = 1; n_states <= 16; n_states++) {
                 for (size_t blocks : {1u, 3u, 5u}) {

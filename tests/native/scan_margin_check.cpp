@@ -45,14 +45,14 @@ static void flush(bool on) {
 struct table_type {
     ggml_type type;
     int       values, bytes;
-    int       scales[2];  // where halves lie in a block
+    int       scales[2];  // where halves lie in a block; of floats nowhere
     int       n_scales;
 };
 
 static const table_type TYPES[] = {
     {GGML_TYPE_Q8_0, 32, 34, {0, 0}, 1},     {GGML_TYPE_Q4_0, 32, 18, {0, 0}, 1},   {GGML_TYPE_Q5_0, 32, 22, {0, 0}, 1},
     {GGML_TYPE_IQ4_NL, 32, 18, {0, 0}, 1},   {GGML_TYPE_Q4_K, 256, 144, {0, 2}, 2}, {GGML_TYPE_Q5_K, 256, 176, {0, 2}, 2},
-    {GGML_TYPE_Q6_K, 256, 210, {208, 0}, 1},
+    {GGML_TYPE_Q6_K, 256, 210, {208, 0}, 1}, {GGML_TYPE_F16, 32, 64, {}, 0},        {GGML_TYPE_BF16, 32, 64, {}, 0},
 };
 
 static double random_scale(int kind) {
@@ -102,6 +102,13 @@ static void check(bool flush_ggml, bool flush_scan) {
             const ggml_fp16_t h = ggml_fp32_to_fp16(static_cast<float>(random_scale(weights)));
             memcpy(rows.data() + b * t.bytes + t.scales[i], &h, 2);
         }
+    }
+    if (t.n_scales == 0) {
+        std::vector<float> values(rows.size() / 2);
+        for (float & x : values) {
+            x = static_cast<float>(random_scale(weights));
+        }
+        ggml_get_type_traits_cpu(t.type)->from_float(values.data(), rows.data(), static_cast<int64_t>(values.size()));
     }
     std::vector<float> hidden;
     for (size_t s = 0; s < n_states; s++) {

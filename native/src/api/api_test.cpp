@@ -12,8 +12,8 @@ using namespace vt;
 extern "C" {
 
 VT_EXPORT vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * rows, int64_t n_rows, int64_t n_embd, const float * hidden,
-                            size_t n_hidden, const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits, size_t * n,
-                            float * margins, char * err, size_t n_err) {
+                            size_t n_hidden, int32_t whole_states, const float * thresholds, int32_t n_threads, vt_scan_hit * hits, size_t n_hits,
+                            size_t * n, float * margins, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(rows != nullptr && hidden != nullptr && thresholds != nullptr && n != nullptr && (n_hits == 0 || hits != nullptr),
                 "rows, hidden, thresholds, hits and n must not be NULL");
@@ -26,7 +26,7 @@ VT_EXPORT vt_status vt_scan(const char * kernel, int32_t type, const uint8_t * r
         const scan_format * f = find_scan_format(type);
         require(f != nullptr, "the scan does not know this type");
         const scan_matrix     m = {f, rows, n_rows, static_cast<size_t>(n_embd)};
-        const scan_states     states(*f, m.n_embd, hidden, n_hidden, chosen);
+        const scan_states     states(*f, m.n_embd, hidden, n_hidden, chosen, whole_states != 0);
         std::vector<scan_hit> found;
         scan(m, states, thresholds, n_threads, found);
         *n = found.size();

@@ -55,9 +55,14 @@ whole_head::whole_head(store & s, vt_placement placement, int32_t n_threads) : m
     m_placement = placement == VT_PLACEMENT_MAPPED ? VT_PLACEMENT_MEMORY : placement;  // there are no maps
 #endif
     const vt_store_info & info = s.info();
-    if (m_head.layout().has_groups && info.logit_scale > 0.0f) {
+    if (m_head.layout().has_groups && info.logit_scale > 0.0f && !sums_are_halves()) {
         m_scan_rows.format = find_scan_format(info.head_type);
     }
+    if (uses_kernel() && info.n_embd % m_scan_rows.format->values != 0) {
+        m_scan_rows = {};
+    }
+    // a buffer for AMX holds F16 as well, but multiplies it with the states as they are
+    m_whole_states = info.head_type == GGML_TYPE_F16 && !m_head.layout().is_plain;
     if (s.bias() != nullptr) {
         m_bias.resize(static_cast<size_t>(info.n_vocab));
         s.read_range(*s.bias(), 0, m_bias.size(), reinterpret_cast<uint8_t *>(m_bias.data()));
@@ -250,7 +255,7 @@ void whole_head::find(const float * hidden, size_t n_hidden, const float * thres
 
 void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
-    const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden);
+    const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden, nullptr, m_whole_states);
     std::vector<float> lowered(n_hidden), least(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
         // with a bias another sum is rounded

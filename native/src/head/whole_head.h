@@ -53,7 +53,8 @@ class whole_head {
     std::unique_ptr<mapping> m_map;                // of the file's rows,
     std::vector<uint8_t>     m_rows;               // or a copy of them
     double                   m_max_row_norm = 0.0;
-    std::vector<float>       m_bias;  // (n_vocab,), empty where the head has none
+    bool                     m_whole_states = false;  // ggml rounds no state before it multiplies it
+    std::vector<float>       m_bias;                  // (n_vocab,), empty where the head has none
     float                    m_max_bias = 0.0f;
     std::vector<float>       m_chunk;  // (n_hidden, rows of a chunk)
 

@@ -20,7 +20,7 @@ template <class T> TARGET static inline T look_up(T table, T indices) {
 
 #include "expand.h"
 
-static scan_layout layout(int n_states, int group) {
+static scan_layout integer_layout(int n_states, int group) {
     const int least = 32 / group;
     const int side  = n_states <= 1 ? 1 : n_states <= 2 ? 2 : n_states <= 4 ? 4 : 8;
     return {32, side < least ? least : side, n_states <= 8 ? 1 : 2};
@@ -170,6 +170,64 @@ template <class F> static void run_type(const scan_job & job) {
     }
 }
 
+typedef __m256 floats;
+typedef __m128 sums4;
+
+static constexpr int LANES       = 8;
+static constexpr int MOST_STATES = 4;
+
+static constexpr int rows_for(int n_states) {
+    return n_states == 4 ? 2 : 4;
+}
+
+TARGET static inline void prefetch(const char * p) {
+    _mm_prefetch(p, _MM_HINT_T0);
+}
+
+TARGET static inline __m256 zero() {
+    return _mm256_setzero_ps();
+}
+
+TARGET static inline __m256 load(const float * p) {
+    return _mm256_load_ps(p);
+}
+
+TARGET static inline __m256 multiply_add(__m256 a, __m256 b, __m256 sum) {
+    return _mm256_fmadd_ps(a, b, sum);
+}
+
+TARGET static inline void load_pair(scan_f16, const char * p, __m256 * pair) {
+    pair[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+    pair[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (p + 16)));
+}
+
+TARGET static inline void load_pair(scan_bf16, const char * p, __m256 * pair) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *) p);
+    pair[0]         = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+    pair[1]         = _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int) 0xffff0000u)));
+}
+
+TARGET static inline __m128 add_lanes(const __m256 * v) {
+    const __m256 four = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1));
+}
+
+TARGET static inline unsigned reaching(__m128 sums, const float * thresholds) {
+    return (unsigned) _mm_movemask_ps(_mm_cmpge_ps(sums, _mm_load_ps(thresholds)));
+}
+
+#include "float_rows.h"
+
+static scan_layout layout(int n_states, int group) {
+    return group == 0 ? float_layout(n_states) : integer_layout(n_states, group);
+}
+
 static void run(const scan_job & job) {
-    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
+    for_scan_type(job.type, [&](auto type) {
+        if constexpr (scan_is_float<decltype(type)>::value) {
+            run_float_type<decltype(type)>(job);
+        } else {
+            run_type<decltype(type)>(job);
+        }
+    });
 }

@@ -41,7 +41,7 @@ template <class T> TARGET static inline T look_up(T table, T indices) {
 #    include "expand.h"
 
 // fewer states use wider pieces of the group: up to 2 states are bound by memory anyway
-static scan_layout layout(int n_states, int group) {
+static scan_layout integer_layout(int n_states, int group) {
     const int least = 64 / group;
     const int side  = n_states <= 2 ? 2 : n_states <= 4 ? 4 : n_states <= 8 ? 8 : 16;
     return {64, side < least ? least : side, 1};
@@ -187,8 +187,73 @@ template <class F> static void run_type(const scan_job & job) {
     }
 }
 
+typedef __m512 floats;
+typedef __m128 sums4;
+
+static constexpr int LANES       = 16;
+static constexpr int MOST_STATES = 8;
+
+static constexpr int rows_for(int n_states) {
+    return n_states == 8 ? 3 : 4;
+}
+
+TARGET static inline void prefetch(const char * p) {
+    _mm_prefetch(p, _MM_HINT_T0);
+}
+
+TARGET static inline __m512 zero() {
+    return _mm512_setzero_ps();
+}
+
+TARGET static inline __m512 load(const float * p) {
+    return _mm512_load_ps(p);
+}
+
+TARGET static inline __m512 multiply_add(__m512 a, __m512 b, __m512 sum) {
+    return _mm512_fmadd_ps(a, b, sum);
+}
+
+TARGET static inline void load_pair(scan_f16, const char * p, __m512 * pair) {
+    pair[0] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+    pair[1] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (p + 32)));
+}
+
+TARGET static inline void load_pair(scan_bf16, const char * p, __m512 * pair) {
+    const __m512i x = _mm512_loadu_si512(p);
+    pair[0]         = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+    pair[1]         = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int) 0xffff0000u)));
+}
+
+TARGET static inline __m512 add_twos(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+TARGET static inline __m128 add_lanes(const __m512 * v) {
+    const __m512d a    = _mm512_castps_pd(add_twos(v[0], v[1]));  // two sums of each in every 16 bytes
+    const __m512d b    = _mm512_castps_pd(add_twos(v[2], v[3]));
+    const __m512  four = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    const __m256  half = _mm256_add_ps(_mm512_castps512_ps256(four), _mm512_extractf32x8_ps(four, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+TARGET static inline unsigned reaching(__m128 sums, const float * thresholds) {
+    return (unsigned) _mm_movemask_ps(_mm_cmpge_ps(sums, _mm_load_ps(thresholds)));
+}
+
+#    include "float_rows.h"
+
+static scan_layout layout(int n_states, int group) {
+    return group == 0 ? float_layout(n_states) : integer_layout(n_states, group);
+}
+
 static void run(const scan_job & job) {
-    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
+    for_scan_type(job.type, [&](auto type) {
+        if constexpr (scan_is_float<decltype(type)>::value) {
+            run_float_type<decltype(type)>(job);
+        } else {
+            run_type<decltype(type)>(job);
+        }
+    });
 }
 
 const scan_kernel scan_kernel_avx512vnni = {"avx512vnni", supported, layout, run};

@@ -8,7 +8,7 @@
 
 namespace vt {
 
-enum class scan_type { q8_0, q4_0, q5_0, iq4_nl, q4_k, q5_k, q6_k };
+enum class scan_type { q8_0, q4_0, q5_0, iq4_nl, q4_k, q5_k, q6_k, f16, bf16 };
 
 // A type of rows. Weights come in groups that share a scale; a group's weight is scale * (q - OFFSET) - minimum, where q
 // is what the kernels multiply: an unsigned byte, or where SIGNED an int8 that is q - OFFSET already. APART: ggml has kernels
@@ -98,6 +98,23 @@ struct scan_q6_k {
     static constexpr bool      IN_FILE = false;
 };
 
+// Floats of 16 bits, multiplied as floats of 32. A block here is what the kernels take at once.
+struct scan_f16 {
+    static constexpr scan_type TYPE   = scan_type::f16;
+    static constexpr int       VALUES = 32;
+    static constexpr int       BYTES  = 64;
+};
+
+struct scan_bf16 {
+    static constexpr scan_type TYPE   = scan_type::bf16;
+    static constexpr int       VALUES = 32;
+    static constexpr int       BYTES  = 64;
+};
+
+template <class F> struct scan_is_float {
+    static constexpr bool value = F::TYPE == scan_type::f16 || F::TYPE == scan_type::bf16;
+};
+
 // calls use with the struct of a type
 template <class U> static inline void for_scan_type(scan_type type, U && use) {
     switch (type) {
@@ -108,6 +125,8 @@ template <class U> static inline void for_scan_type(scan_type type, U && use) {
     case scan_type::q4_k: use(scan_q4_k()); break;
     case scan_type::q5_k: use(scan_q5_k()); break;
     case scan_type::q6_k: use(scan_q6_k()); break;
+    case scan_type::f16: use(scan_f16()); break;
+    case scan_type::bf16: use(scan_bf16()); break;
     }
 }
 
@@ -120,6 +139,7 @@ struct scan_format {
     int       offset;
     bool      mins;
     bool      apart;
+    bool      floats;  // without groups
 };
 
 // Where the groups of a few rows lie side by side, expanded: step bytes for each group of a row and its neighbours,
@@ -164,6 +184,7 @@ struct scan_job {
     int64_t         row_first;  // number of rows[0], for the hits
     int64_t         n_rows;
     int64_t         row_size;
+    int             n_values;  // in a row
     int             n_groups;  // of weights, in a row
     scan_layout     layout;
     uint8_t *       tile;  // space for SCAN_MAX_TILE_ROWS expanded rows
@@ -173,7 +194,9 @@ struct scan_job {
     const int32_t * bias;  // [group][bundle][lane] -OFFSET * sum of the lane's quants
     const float *   sums;  // [group][bundle][lane] scale * sum of the lane's quants
 
-    const float * thresholds;  // [bundle][lane], of scan_thresholds
+    const float * states;  // [state][value], for rows of floats
+
+    const float * thresholds;  // [bundle][lane], of scan_thresholds; [state] for rows of floats
     void *        hits;        // for scan_emit
 };
 
@@ -183,7 +206,7 @@ void scan_emit(void * hits, int64_t row, int state, float value);
 struct scan_kernel {
     const char * name;
     bool (*supported)();
-    scan_layout (*layout)(int n_states, int group);
+    scan_layout (*layout)(int n_states, int group);  // group 0: of floats
     void (*run)(const scan_job & job);
 };
 

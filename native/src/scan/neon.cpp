@@ -35,7 +35,7 @@ template <class T> TARGET static inline T look_up(T table, T indices) {
 
 #    include "expand.h"
 
-static scan_layout layout(int n_states, int) {
+static scan_layout integer_layout(int n_states) {
     return n_states <= 2 ? scan_layout{16, 1, n_states} : scan_layout{16, 4, (n_states + 3) / 4};
 }
 
@@ -199,8 +199,66 @@ template <class F> static void run_type(const scan_job & job) {
     }
 }
 
+typedef float32x4_t floats;
+typedef float32x4_t sums4;
+
+static constexpr int LANES       = 4;
+static constexpr int MOST_STATES = 4;
+
+static constexpr int rows_for(int) {
+    return 4;
+}
+
+TARGET static inline void prefetch(const char *) {
+}
+
+TARGET static inline float32x4_t zero() {
+    return vdupq_n_f32(0.0f);
+}
+
+TARGET static inline float32x4_t load(const float * p) {
+    return vld1q_f32(p);
+}
+
+TARGET static inline float32x4_t multiply_add(float32x4_t a, float32x4_t b, float32x4_t sum) {
+    return vfmaq_f32(sum, a, b);
+}
+
+TARGET static inline void load_pair(scan_f16, const char * p, float32x4_t * pair) {
+    const uint16x8_t x = vld1q_u16((const uint16_t *) p);
+    pair[0]            = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(x)));
+    pair[1]            = vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(x)));
+}
+
+TARGET static inline void load_pair(scan_bf16, const char * p, float32x4_t * pair) {
+    const uint32x4_t x = vreinterpretq_u32_u16(vld1q_u16((const uint16_t *) p));
+    pair[0]            = vreinterpretq_f32_u32(vshlq_n_u32(x, 16));
+    pair[1]            = vreinterpretq_f32_u32(vandq_u32(x, vdupq_n_u32(0xffff0000u)));
+}
+
+TARGET static inline float32x4_t add_lanes(const float32x4_t * v) {
+    return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+}
+
+TARGET static inline unsigned reaching(float32x4_t sums, const float * thresholds) {
+    const uint32x4_t bits = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(vcgeq_f32(sums, vld1q_f32(thresholds)), bits));
+}
+
+#    include "float_rows.h"
+
+static scan_layout layout(int n_states, int group) {
+    return group == 0 ? float_layout(n_states) : integer_layout(n_states);
+}
+
 static void run(const scan_job & job) {
-    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
+    for_scan_type(job.type, [&](auto type) {
+        if constexpr (scan_is_float<decltype(type)>::value) {
+            run_float_type<decltype(type)>(job);
+        } else {
+            run_type<decltype(type)>(job);
+        }
+    });
 }
 
 const scan_kernel scan_kernel_dotprod = {"dotprod", supported, layout, run};

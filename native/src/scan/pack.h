@@ -36,10 +36,11 @@ struct scan_matrix {
 scan_job scan_rows(const scan_matrix & m, int64_t first, int64_t n, uint8_t * tile);
 size_t   scan_tile_bytes(const scan_format & f, size_t n_embd);
 
-// hidden states in groups of integers that share a scale
+// hidden states in groups of integers that share a scale, or as floats
 struct scan_quants {
     std::vector<int8_t> q;  // (n_states, n_embd)
     std::vector<float>  d;  // (n_states, n_embd / group)
+    std::vector<float>  f;  // (n_states, n_embd), for rows of floats
 };
 
 template <typename T> class aligned_array {
@@ -68,13 +69,19 @@ class scan_pack {
     void run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits) const;
 
   private:
+    void pack_groups(const scan_quants & x);
+    void pack_floats(const scan_quants & x);
+
     const scan_kernel &    m_kernel;
+    const scan_format &    m_format;
+    size_t                 m_n_embd;
     scan_layout            m_layout;
     size_t                 m_n_states;
     aligned_array<int8_t>  m_h;
     aligned_array<float>   m_d;
     aligned_array<int32_t> m_bias;
     aligned_array<float>   m_sums;
+    aligned_array<float>   m_states;
 };
 
 }  // namespace vt

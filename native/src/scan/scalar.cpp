@@ -34,7 +34,7 @@ static bool supported() {
 }
 
 static scan_layout layout(int n_states, int group) {
-    return {group, 1, n_states};
+    return {group == 0 ? 4 : group, 1, n_states};
 }
 
 static inline float load_float(const uint8_t * p) {
@@ -78,11 +78,61 @@ template <class F> static void run_type(const scan_job & job) {
     }
 }
 
+static inline float widen(scan_f16, const uint8_t * p) {
+    return load_fp16(p);
+}
+
+static inline float widen(scan_bf16, const uint8_t * p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    const uint32_t bits = (uint32_t) h << 16;
+    float          x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+template <class F> static void run_float_type(const scan_job & job) {
+    for (int64_t r = 0; r < job.n_rows; r++) {
+        const uint8_t * w = job.rows + r * job.row_size;
+        for (int s = 0; s < job.layout.bundles; s++) {
+            const float * h      = job.states + (size_t) s * (size_t) job.n_values;
+            float         sum[4] = {};
+            for (int i = 0; i < job.n_values; i += 4) {
+                for (int k = 0; k < 4; k++) {
+                    sum[k] += widen(F(), w + 2 * (i + k)) * h[i + k];
+                }
+            }
+            const float x = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+            if (x >= job.thresholds[s]) {
+                scan_emit(job.hits, job.row_first + r, s, x);
+            }
+        }
+    }
+}
+
 static void run(const scan_job & job) {
-    for_scan_type(job.type, [&](auto type) { run_type<decltype(type)>(job); });
+    for_scan_type(job.type, [&](auto type) {
+        if constexpr (scan_is_float<decltype(type)>::value) {
+            run_float_type<decltype(type)>(job);
+        } else {
+            run_type<decltype(type)>(job);
+        }
+    });
 }
 
 const scan_kernel scan_kernel_scalar = {"scalar", supported, layout, run};
+
+template <class F> static double float_norm_of(const scan_job & job, int64_t row) {
+    const uint8_t * w      = job.rows + row * job.row_size;
+    double          sum[4] = {};
+    for (int i = 0; i < job.n_values; i += 4) {
+        for (int k = 0; k < 4; k++) {
+            const double x = (double) widen(F(), w + 2 * (i + k));
+            sum[k] += x * x;
+        }
+    }
+    return std::sqrt(sum[0] + sum[1] + sum[2] + sum[3]);
+}
 
 // integers are exact, the double sums are not
 template <class F> static double norm_of(const scan_job & job, int64_t row) {
@@ -113,7 +163,13 @@ template <class F> static double norm_of(const scan_job & job, int64_t row) {
 
 double scan_norm(const scan_job & job, int64_t row) {
     double norm = 0.0;
-    for_scan_type(job.type, [&](auto type) { norm = norm_of<decltype(type)>(job, row); });
+    for_scan_type(job.type, [&](auto type) {
+        if constexpr (scan_is_float<decltype(type)>::value) {
+            norm = float_norm_of<decltype(type)>(job, row);
+        } else {
+            norm = norm_of<decltype(type)>(job, row);
+        }
+    });
     return norm;
 }
 

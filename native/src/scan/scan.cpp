@@ -19,9 +19,9 @@ namespace {
 constexpr int64_t CHUNK_BYTES = 1 << 19;  // large against the atomic, small against the tail
 constexpr int64_t CHUNK_ROWS  = 16;       // kernels take a power of two of rows at once
 
-// covers the double rounding of a norm (far below 2^-40 for any real width)
+// covers the double rounding of a norm: sums of at most 2^20 terms
 double norm_up(double norm) {
-    return norm * (1.0 + 0x1p-40);
+    return norm * (1.0 + 0x1p-32);
 }
 
 // whether ggml quantises states in blocks of 256 with a scale of 32 bits
@@ -57,11 +57,28 @@ scan_quants quantise(const scan_format & f, size_t n_embd, const float * hidden,
     return out;
 }
 
+// to floats of 16 bits and back
+std::vector<float> round_states(ggml_type type, const float * hidden, size_t n) {
+    std::vector<uint16_t> halves(n);
+    std::vector<float>    out(n);
+    ggml_get_type_traits_cpu(type)->from_float(hidden, halves.data(), static_cast<int64_t>(n));
+    ggml_get_type_traits(type)->to_float(halves.data(), out.data(), static_cast<int64_t>(n));
+    return out;
+}
+
 // by its bits: comparisons may take the smallest numbers for zero
 bool is_zero(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof(bits));
     return bits << 1 == 0;
+}
+
+double float_norm_of(const float * x, size_t n) {
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    return norm_up(std::sqrt(sum));
 }
 
 // integers are exact, the double sum is not
@@ -122,11 +139,14 @@ const scan_format * find_scan_format(int32_t ggml_type) {
     case GGML_TYPE_Q4_K: return scan_format_of(scan_type::q4_k);
     case GGML_TYPE_Q5_K: return scan_format_of(scan_type::q5_k);
     case GGML_TYPE_Q6_K: return scan_format_of(scan_type::q6_k);
+    case GGML_TYPE_F16: return scan_format_of(scan_type::f16);
+    case GGML_TYPE_BF16: return scan_format_of(scan_type::bf16);
     default: return nullptr;
     }
 }
 
-scan_states::scan_states(const scan_format & format, size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel)
+scan_states::scan_states(const scan_format & format, size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel,
+                         bool whole_states)
     : m_format(format), m_n_embd(n_embd) {
     // 2^20 keeps every index and the bound's k * 2^-24 in range
     if (n_embd == 0 || n_embd % static_cast<size_t>(format.values) != 0 || n_embd > (1u << 20)) {
@@ -139,11 +159,18 @@ scan_states::scan_states(const scan_format & format, size_t n_embd, const float 
         kernel = scan_kernels().front();
     }
 
-    const size_t      group = static_cast<size_t>(m_format.group);
-    const scan_quants x     = quantise(m_format, n_embd, hidden, n_states);
+    scan_quants x;
+    if (!m_format.floats) {
+        x = quantise(m_format, n_embd, hidden, n_states);
+    } else if (whole_states) {
+        x.f.assign(hidden, hidden + n_states * n_embd);
+    } else {
+        x.f = round_states(m_format.type == scan_type::f16 ? GGML_TYPE_F16 : GGML_TYPE_BF16, hidden, n_states * n_embd);
+    }
+    const size_t group = static_cast<size_t>(m_format.group);
     for (size_t s = 0; s < n_states; s++) {
         const float * first = hidden + s * n_embd;
-        m_norms.push_back(norm_of(x, s, n_embd / group, group));
+        m_norms.push_back(m_format.floats ? float_norm_of(x.f.data() + s * n_embd, n_embd) : norm_of(x, s, n_embd / group, group));
         m_is_zero.push_back(std::all_of(first, first + n_embd, is_zero));
     }
     m_pack.reset(new scan_pack(*kernel, m_format, n_embd, x, n_states));
@@ -160,15 +187,17 @@ float scan_states::margin(size_t state, double max_row_norm) const {
     //   ggml: its kernels add 4 products of integers per lane at least, so there are <= n_embd / 4 terms of each part,
     //         any order of adding them has fewer adds, plus a few products and conversions. AMX sums a block in exact
     //         integers: one conversion, one product of scales and one fma for each part of a block
-    const double parts    = m_format.mins || m_format.apart ? 2.0 : 1.0;
-    const double n_embd   = (double) m_n_embd;
-    const double n_groups = n_embd / m_format.group;
-    const double u        = 0x1p-24;
-    const auto   gamma    = [u](double k) { return k * u / (1.0 - k * u); };
-    const double own      = gamma(parts * n_groups + 8.0);
-    const double ggmls    = gamma(parts * n_embd / 4.0 + 8.0);
-    const double terms    = max_row_norm * m_norms[state];
-    double       m        = (own + ggmls) * terms;
+    // Of floats every product is a term, and is rounded at most once. ggml may add them in any order, so that one term
+    // meets n_embd sums at most; here there are four lanes or more.
+    const double parts   = m_format.mins || m_format.apart ? 2.0 : 1.0;
+    const double n_embd  = (double) m_n_embd;
+    const double n_terms = m_format.floats ? n_embd / 4.0 : parts * n_embd / m_format.group;
+    const double u       = 0x1p-24;
+    const auto   gamma   = [u](double k) { return k * u / (1.0 - k * u); };
+    const double own     = gamma(n_terms + 8.0);
+    const double ggmls   = gamma(m_format.floats ? n_embd + 8.0 : parts * n_embd / 4.0 + 8.0);
+    const double terms   = max_row_norm * m_norms[state];
+    double       m       = (own + ggmls) * terms;
     if (is_k(m_format) && !m_is_zero[state]) {
         // The state's scales are floats of any size; elsewhere all scales are halves, whose products lie well inside.
         // Below: a scale, a product or a sum may come out wrong by the smallest normal number, where a thread flushes
@@ -179,6 +208,10 @@ float scan_states::margin(size_t state, double max_row_norm) const {
         if (!(m_norms[state] < 0x1p100)) {
             return std::numeric_limits<float>::infinity();
         }
+    }
+    if (m_format.floats && !m_is_zero[state]) {
+        // Below: floats of rows and states may be that small, and be taken for zero; each product and sum may be, too
+        m += 0x1p-125 * (std::sqrt(n_embd) * (max_row_norm + m_norms[state]) + 4.0 * n_embd);
     }
     if (!(terms < 0x1p126) || !(m < 0x1p126)) {  // any partial sum stays below that
         return std::numeric_limits<float>::infinity();

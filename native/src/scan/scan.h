@@ -22,8 +22,10 @@ const scan_format * find_scan_format(int32_t ggml_type);
 // threads may share it
 class scan_states {
   public:
-    // hidden: (n_states, n_embd)
-    scan_states(const scan_format & format, size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel = nullptr);
+    // hidden: (n_states, n_embd). whole_states: ggml multiplies rows of floats with the states as they are, where it otherwise
+    // rounds them to the type of the rows.
+    scan_states(const scan_format & format, size_t n_embd, const float * hidden, size_t n_states, const scan_kernel * kernel = nullptr,
+                bool whole_states = false);
     ~scan_states();
 
     scan_states(const scan_states &)             = delete;
