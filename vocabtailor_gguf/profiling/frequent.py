@@ -31,18 +31,27 @@ def frequent_token_set(
     Raises:
         ValueError: The texts are empty.
     """
+    ranking = ranked_tokens(store, texts)
+    if not ranking:
+        raise ValueError(f"{source}: no text")
+    chosen = ranking[:n_rows]
+    provenance = {"source": source, "rows": len(chosen), "distinct": len(ranking)}
+    return TokenSet(np.array(chosen, dtype=np.int32), store.tokenizer_sha256, provenance)
+
+
+def ranked_tokens(store: VocabStore, texts: Iterable[tuple[str, float]]) -> list[int]:
+    """Return the ids of all tokens of `texts`, those that weigh most first.
+
+    Arguments as of `frequent_token_set`.
+    """
     tokenizer = load_tokenizer(store.path)
     weights: collections.Counter[int] = collections.Counter()
     for text, weight in texts:
         for token in tokenizer.tokenize(text.encode("utf-8"), add_bos=False):
             weights[token] += weight  # type: ignore[assignment]
     tokenizer.close()
-    if not weights:
-        raise ValueError(f"{source}: no text")
-    # ties by id, so that the same texts always give the same set
-    ranked = sorted(weights, key=lambda t: (-weights[t], t))[:n_rows]
-    provenance = {"source": source, "rows": len(ranked), "distinct": len(weights)}
-    return TokenSet(np.array(ranked, dtype=np.int32), store.tokenizer_sha256, provenance)
+    # ties by id, so that the same texts always give the same order
+    return sorted(weights, key=lambda t: (-weights[t], t))
 
 
 def documentation_texts() -> Iterable[tuple[str, float]]:
