@@ -10,18 +10,22 @@ from typing import Any
 
 import pytest
 
-from vocabtailor_gguf.bench import bench
-from vocabtailor_gguf.bench.bench import DEFAULT_MODES, Benchmark, Row, Workload, markdown
+from vocabtailor_gguf.bench import jobs
+from vocabtailor_gguf.bench.machine import Machine
+from vocabtailor_gguf.bench.markdown import markdown
+from vocabtailor_gguf.bench.results import Benchmark, Report, Row
 from vocabtailor_gguf.bench.steady import read_prompts
+from vocabtailor_gguf.bench.workloads import DEFAULT_MODES, Workload
 from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 TEXT = Workload(0, 100, "greedy")
+MACHINE = Machine("A CPU", ("avx2", "fma"), "Linux x86_64", 2, 12.34, "llama.cpp 1", "0.3")
 
 
-def row(mode: str, *ns: int) -> Row:
-    figures = {"peak": 3e6, "anon": 1e6, "file": 2e6}
+def row(mode: str, *ns: int, **more: Any) -> Row:
+    figures = {"peak": 3e6, "anon": 1e6, "file": 2e6, "maps": None, **more}
     return Row(TEXT, mode, tuple({"ns": n, **figures} for n in ns))
 
 
@@ -33,11 +37,46 @@ def test_ratios_are_medians_over_rounds() -> None:
     assert ours.median("peak") == 3e6
 
 
+def test_fewer_tokens_than_asked_count_as_what_they_are() -> None:
+    assert row("stock", 10**9, n=30).speeds == [30.0]
+
+
+def test_as_stock_is_the_begin_that_is_the_same() -> None:
+    stock = row("stock", 1, tokens=[1, 2, 3, 4])
+    other = row("tailored", 1, tokens=[1, 2, 9, 4])
+    result = Benchmark(Path("a.core.gguf"), Path("a.gguf"), 1, 0, (stock, other))
+    assert result.as_stock(stock) == 1.0 and result.as_stock(other) == 0.5
+    assert result.as_stock(row("core", 1)) is None
+
+
+def test_noise_is_the_middle_half_of_stock() -> None:
+    def noise(*rows: Row) -> float | None:
+        return Benchmark(Path("a.core.gguf"), Path("a.gguf"), 1, 0, rows).noise
+
+    assert noise(row("stock", 10**9)) is None
+    assert noise(row("tailored", 10**9, 2 * 10**9)) is None
+    assert noise(row("stock", 10**9, 10**9, 10**9)) == 0.0
+    assert noise(row("stock", *(round(1e11 / speed) for speed in (90, 100, 110)))) == pytest.approx(
+        0.1
+    )
+
+
+def test_shares_of_drafts() -> None:
+    exact = row("exact", 1, 1, drafted=10, rejected=2, ahead=4, agreed=3)
+    assert exact.accepted == 0.8 and exact.agreed == 0.75
+    none = row("exact", 1, drafted=0, rejected=0, ahead=0, agreed=0)
+    assert none.accepted is None and none.agreed is None
+    assert row("stock", 1).accepted is None
+
+
 def test_table(tiny: Callable[[str], Path], tiny_split: Callable[[str], Any]) -> None:
     rows = (row("stock", 2 * 10**9), row("core", 10**9))
-    text = markdown(Benchmark(tiny_split("llama").core, tiny("llama"), 2, 0, rows))
-    assert "| tg100 greedy | stock | 50.0 ± 0.0 | 1.00 | 0.50 | 3 | 1 | 2 |" in text
-    assert "| tg100 greedy | core | 100.0 ± 0.0 | 2.00 | 1.00 | 3 | 1 | 2 |" in text
+    result = Benchmark(tiny_split("llama").core, tiny("llama"), 2, 0, rows)
+    text = markdown(Report(MACHINE, "2026-01-01T00:00:00Z", (result,)))
+    assert "- A CPU, Linux x86_64; ggml uses avx2 fma." in text
+    assert "- Memory is read at 12.3 GB/s or more, 2 threads." in text
+    assert "| tg100 greedy | stock | fresh | 50.0 ± 0.0 | 1.00 | 0.50 | | 3 | 1 | 2 |" in text
+    assert "| tg100 greedy | core | fresh | 100.0 ± 0.0 | 2.00 | 1.00 | | 3 | 1 | 2 |" in text
 
 
 def test_a_small_run(
@@ -56,8 +95,10 @@ def test_a_small_run(
     prompt = {(16, 0, mode, "greedy") for mode in DEFAULT_MODES}
     assert keys == text | sampled | prompt
     for r in found:
-        assert len(r["samples_ns"]) == 2
+        assert len(r["samples_ns"]) == 2 and r["way"] == "fresh"
         assert r["avg_ts"] > 0 and r["vt_peak_bytes"] > 0
+        assert r["machine"]["bandwidth"] > 0 and r["machine"]["n_threads"] == 2
+        assert r["vt_as_stock"] in ((None,) if "pp" in r["vt_test"] else (None, 1.0))
     rows = {r["vt_mode"]: r["vt_head_rows"] for r in found}
     assert rows["full"] == 517
     assert 256 < rows["tailored"] <= 517
@@ -82,7 +123,7 @@ def test_a_crash_names_model_and_mode(
 ) -> None:
     (tmp_path / "crashing_bench.py").write_text("import os, signal; os.kill(os.getpid(), 11)")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(bench, "_CHILD", "crashing_bench")
+    monkeypatch.setattr(jobs, "_CHILD", "crashing_bench")
     asked = ["bench", "-m", str(tiny_split("llama").core), "-p", "0", "-n", "4", "-r", "1"]
     assert main([*asked, "--baseline", str(tiny("llama"))]) == 1
     expected = f"vocabtailor: error: {tiny('llama')}: bench, stock: it was stopped by SIGSEGV "

@@ -29,7 +29,9 @@ from typing import Any, TypeVar
 
 from speed_figure import MODES, SAMPLERS, caption, speed_figure
 
-from vocabtailor_gguf.bench.steady import SteadyRow, steady_markdown, steady_of_json
+from vocabtailor_gguf.bench.markdown import markdown_table
+from vocabtailor_gguf.bench.steady import SteadyRow, steady_of_json
+from vocabtailor_gguf.bench.tables import steady_table
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.evaluation.markdown import brief, markdown
 from vocabtailor_gguf.evaluation.summary import groups_of_json
@@ -72,7 +74,8 @@ def _table(asked: str, results: Path, where: str) -> str:
             "or figure, a file (of a figure, and results), data sets"
         )
     if kind == "steady":
-        return f"\n{steady_markdown(_read(results / names[0], steady_of_json))}\n\n"
+        rows = _read(results / names[0], steady_of_json)
+        return f"\n{markdown_table(steady_table(rows, with_way=False))}\n\n"
     if kind == "speed":
         return f"\n{speed_markdown(_models(names, results))}\n\n"
     if kind == "figure":

@@ -11,131 +11,85 @@ from typing import Any
 
 import llama_cpp
 
+from vocabtailor_gguf.bench import timings
+from vocabtailor_gguf.bench.loading import load
+from vocabtailor_gguf.bench.smaps import memory_by_component
+from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.process import process_memory
-from vocabtailor_gguf.runtime import backend
 
-_N_WARM = 8  # tokens before the clock starts
 _SPARE = 17  # room for the drafts of a block
-SAMPLERS: dict[str, dict[str, Any]] = {
-    "greedy": {"temp": 0.0},
-    "temp0.8": {"temp": 0.8, "top_k": 40, "top_p": 1.0, "min_p": 0.0},
-}
-
-
-def _stock(job: dict[str, Any], n_ctx: int) -> llama_cpp.Llama:
-    """Load the unsplit model with room for one output, so that memory is compared fairly.
-
-    llama_cpp.Llama has no argument for it and takes the default, which is changed here.
-    """
-    low: Any = llama_cpp.llama_cpp
-    default = low.llama_context_default_params
-
-    def one_output() -> Any:
-        params = default()
-        params.n_outputs_max = 1
-        return params
-
-    low.llama_context_default_params = one_output
-    try:
-        return llama_cpp.Llama(job["model"], **_common(job, n_ctx))
-    finally:
-        low.llama_context_default_params = default
-
-
-def load(job: dict[str, Any], n_ctx: int) -> llama_cpp.Llama:
-    """Load the model of a job in its mode, whatever is timed then."""
-    return _stock(job, n_ctx) if job["mode"] == "stock" else _split(job, n_ctx)
-
-
-def _split(job: dict[str, Any], n_ctx: int) -> TailoredLlama:
-    return TailoredLlama(
-        job["model"],
-        vocab_path=job["vocab"],
-        token_set=None if job["mode"] in ("full", "exact-no-set") else job["token_set"],
-        mode=job["mode"].partition("-")[0],
-        drafts="active" if job["mode"] == "exact-active" else job["drafts"],
-        **_common(job, n_ctx),
-    )
-
-
-def _common(job: dict[str, Any], n_ctx: int) -> dict[str, Any]:
-    threads = {"n_threads": job["n_threads"], "n_threads_batch": job["n_threads"]}
-    return {"n_ctx": n_ctx, "seed": 1, "verbose": False, **threads}
-
-
-def _prompt_test(llm: llama_cpp.Llama, tokens: list[int]) -> int:
-    """Return ns for a prompt and the choice of one token."""
-    llm.eval(tokens[:_N_WARM])
-    llm.reset()
-    begin = time.perf_counter_ns()
-    llm.eval(tokens)
-    llm.sample(temp=0.0)
-    return time.perf_counter_ns() - begin
-
-
-def _text_test(llm: llama_cpp.Llama, tokens: list[int], n_gen: int, sampler: str) -> int:
-    """Return ns for n_gen tokens after a prompt; end of generation does not stop it."""
-    stream = llm.generate(tokens, **SAMPLERS[sampler])
-    for _ in range(_N_WARM):
-        next(stream)
-    begin = time.perf_counter_ns()
-    for _ in range(n_gen):
-        next(stream)
-    elapsed = time.perf_counter_ns() - begin
-    stream.close()
-    return elapsed
-
-
-def _core_test(job: dict[str, Any], n_ctx: int) -> int:
-    """Return ns for the core alone, in the shortest loop: no embedding rows, head or sampling."""
-    model = backend.load_model(job["model"], llama_cpp.llama_model_default_params())
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_outputs_max = n_ctx, 512, 512, 1
-    params.n_threads = params.n_threads_batch = job["n_threads"]
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    context = backend.new_context(model, params)
-    batch = backend.Batch(n_tokens=512, embd=0, n_seq_max=1, verbose=False)
-
-    def decode(n: int, past: int) -> None:
-        batch.set_batch([i % 32 for i in range(n)], past, False)
-        context.decode(batch)
-
-    decode(_N_WARM, 0)
-    if job["n_prompt"]:
-        context.kv_cache_clear()
-        begin = time.perf_counter_ns()
-        decode(job["n_prompt"], 0)
-        return time.perf_counter_ns() - begin
-    for i in range(_N_WARM):
-        decode(1, _N_WARM + i)
-    begin = time.perf_counter_ns()
-    for i in range(job["n_gen"]):
-        decode(1, 2 * _N_WARM + i)
-    return time.perf_counter_ns() - begin
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job: mode, model, test and sampler are named in it."""
-    n_ctx = max(job["n_prompt"], len(job["text_tokens"])) + job["n_gen"] + 2 * _N_WARM + _SPARE
+    """Run one job: mode, model, test and sampler are named in it.
+
+    Returns:
+        What was timed in ``ns``, memory in bytes, and of split models their counters. ``n`` where
+        fewer tokens were timed than asked, ``tokens`` of greedy texts, ``load_ns`` and ``read`` (in
+        bytes, from the disk) of starts, ``maps`` by component where the system tells,
+        ``model_size`` of the tensors in bytes.
+    """
+    n_text = len(job["text_tokens"])
+    n_ctx = max(job["n_prompt"], n_text) + job["n_gen"] + 2 * timings.N_WARM + _SPARE
     result: dict[str, Any] = {}
     if job["mode"] == "core":
-        elapsed = _core_test(job, n_ctx)
+        result["ns"] = timings.core(job, n_ctx)
     else:
+        begin, read = time.perf_counter_ns(), _bytes_read()
         llm = load(job, n_ctx)
-        tokens: list[int] = job["tokens"]
-        if job["n_prompt"]:
-            elapsed = _prompt_test(llm, tokens)
+        if job["part"] == "start":
+            result["load_ns"] = time.perf_counter_ns() - begin
+            llm.eval(job["text_tokens"])
+            llm.sample(temp=0.0)
+            result |= {"ns": time.perf_counter_ns() - begin, "read": _bytes_read() - read}
         else:
-            elapsed = _text_test(llm, job["text_tokens"], job["n_gen"], job["sampler"])
+            result |= _timed(llm, job)
         if isinstance(llm, TailoredLlama):
-            result["report"] = dict(llm.memory_report())
-            stats = llm.stats
-            result["head_rows"] = stats.head_rows
-            result |= {"drafted": stats.drafted, "rejected": stats.rejected}
+            result |= _counted(llm)
     memory = process_memory()
-    result |= {"ns": elapsed, "peak": memory.peak, "anon": memory.anon, "file": memory.file}
+    result |= {"peak": memory.peak, "anon": memory.anon, "file": memory.file}
+    of_core = {"core": job["model"], "store": job["vocab"]}
+    stock = job["mode"].startswith("stock")
+    result["maps"] = memory_by_component({"stock": job["model"]} if stock else of_core)
+    header = GGUFHeader(job["model"], lenient=True)
+    result["model_size"] = sum(t.n_bytes for t in header.tensors.values())
     return result
+
+
+def _timed(llm: llama_cpp.Llama, job: dict[str, Any]) -> dict[str, Any]:
+    part, tokens, n_gen = job["part"], job["text_tokens"], job["n_gen"]
+    if part == "prompt":
+        return {"ns": timings.prompt(llm, job["tokens"])}
+    if part == "grow":
+        return {"ns": timings.grow(llm, tokens, job["n_rows"])}
+    if part == "swap":
+        return {"ns": timings.swap(llm, tokens, job["n_rows"])}
+    ns, found = timings.text(llm, tokens, n_gen, job["sampler"], as_json=part == "json")
+    result: dict[str, Any] = {"ns": ns}
+    if len(found) < timings.N_WARM + n_gen:
+        result["n"] = max(len(found) - timings.N_WARM, 1)
+    if job["sampler"] == "greedy":
+        result["tokens"] = found
+    if job.get("wanted"):
+        n = timings.same_choices(llm, tokens, job["wanted"])
+        result["same_choices"] = n / len(job["wanted"])
+    return result
+
+
+def _counted(llm: TailoredLlama) -> dict[str, Any]:
+    stats = llm.stats
+    names = ("head_rows", "drafted", "rejected", "ahead", "agreed")
+    return {"report": dict(llm.memory_report()), **{name: stats[name] for name in names}}
+
+
+def _bytes_read() -> int:
+    """Return what this process had to wait for from disks (Linux: proc_pid_io(5)), else 0."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) for x in lines if x.startswith("read_bytes:")), 0)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import llama_cpp
 
-from vocabtailor_gguf.bench.child import SAMPLERS, load
+from vocabtailor_gguf.bench.loading import SAMPLERS, load
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import sibling_store
@@ -259,18 +259,5 @@ def steady_of_json(data: Any) -> list[SteadyRow]:
     Raises:
         TypeError: It is something else.
     """
-    return [SteadyRow(**row) for row in data]
-
-
-def steady_markdown(rows: Sequence[SteadyRow]) -> str:
-    """Return a table."""
-    lines = [
-        "| sampler | mode | tokens/s | x stock | lowest | to the first token, ms | x stock | "
-        "the same tokens |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for r in rows:
-        cells = [r.sampler, r.mode, f"{r.tokens_per_second:.1f}", f"{r.x_stock:.2f}"]
-        cells += [f"{r.x_stock_low:.2f}", f"{r.first_ms:.0f}", f"{r.first_x_stock:.2f}"]
-        lines.append("| " + " | ".join([*cells, f"{r.identical} of {r.prompts}"]) + " |")
-    return "\n".join(lines)
+    names = {field.name for field in dataclasses.fields(SteadyRow)}
+    return [SteadyRow(**{k: v for k, v in row.items() if k in names}) for row in data]
