@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, browsing
 
-from vocabtailor_gguf.bench import inputs, pages
+from vocabtailor_gguf.bench import inputs, pages, plots
 from vocabtailor_gguf.bench.flat import csv_text, json_rows
 from vocabtailor_gguf.bench.machine import read_bandwidth, this_machine
 from vocabtailor_gguf.bench.markdown import markdown
+from vocabtailor_gguf.bench.page import page
 from vocabtailor_gguf.bench.requant import requantize, requantized_modes
 from vocabtailor_gguf.bench.results import Report
 from vocabtailor_gguf.bench.run import run_benchmark
@@ -28,7 +30,7 @@ from vocabtailor_gguf.bench.tables import tables_of
 from vocabtailor_gguf.bench.workloads import PARTS, Workload, planned, sizes_up_to
 from vocabtailor_gguf.binding.types import parse_type
 from vocabtailor_gguf.cli import main
-from vocabtailor_gguf.errors import VocabTailorError
+from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.sets.token_set import TokenSet
 
@@ -119,7 +121,11 @@ def test_a_test_of_two_parts_is_done_once() -> None:
 def test_what_cannot_be_is_left_out() -> None:
     assert names(["start"], ["stock"], can_drop=False) == [("start warm", "stock")]
     grown = names(["grow", "swap"], ["tailored"], n_vocab=300)
-    assert [n for n, _ in grown] == [*(f"grow by {n} rows" for n in (1, 10, 100)), "swap 150 rows"]
+    assert [n for n, _ in grown] == [
+        "grow by 1 row",
+        *(f"grow by {n} rows" for n in (10, 100)),
+        "swap 150 rows",
+    ]
     assert planned(["text", "prompt"], ["stock"], n_prompt=0, n_gen=0, **FACTS) == []
 
 
@@ -226,7 +232,40 @@ def test_tables_of_all_parts(everything: Report) -> None:
     assert len(titles) == (9 if sys.platform == "linux" else 8)
 
 
-@pytest.mark.parametrize(("output", "begin"), [("csv", "build_commit,"), ("json", "[")])
+def test_page(everything: Report) -> None:
+    html = page(everything)
+    assert html.startswith("<!DOCTYPE html>") and html.endswith("</html>")
+    assert "<script" not in html and not re.search(r'(src|href)="(?!#)', html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(set(ids)) == len(ids)
+    assert {*re.findall(r'href="#([^"]+)"', html), *re.findall(r"url\(#([^)]+)\)", html)} <= {*ids}
+    captions = re.findall("<figcaption>(.*?)</figcaption>", html)
+    assert captions[0] == "Speed against the size of the set" and "Start" in captions
+    assert '<td class="name">stock-q4_0</td><td class="name">fresh</td>' in html
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_nothing_of_the_page_is_cut_off(everything: Report, tmp_path: Path) -> None:
+    file = tmp_path / "bench.html"
+    file.write_text(page(everything), encoding="utf-8")
+    with browsing(file.as_uri(), tmp_path / "profile") as shown:
+        width = shown.run("document.documentElement.scrollWidth")
+        assert width <= shown.run("innerWidth")
+        # texts of pictures are outlines; all of them lie inside of their picture
+        outside = """[...document.querySelectorAll("figure svg")].filter(svg => {
+            const box = svg.getBoundingClientRect();
+            return [...svg.querySelectorAll("[id*='text_'], [id*='legend_']")].some(part => {
+                const its = part.getBoundingClientRect();
+                return its.width && (its.left < box.left - 1 || its.right > box.right + 1
+                    || its.top < box.top - 1 || its.bottom > box.bottom + 1);
+            });
+        }).length"""
+        assert shown.run(outside) == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "begin"), [("html", "<!DOCTYPE"), ("csv", "build_commit,"), ("json", "[")]
+)
 def test_outputs(
     capsys: pytest.CaptureFixture[str],
     tiny: Callable[[str], Path],
@@ -267,3 +306,13 @@ def test_wrong_pairs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "--baseline: found 1, expected 2, one for each core" in capsys.readouterr().err
     assert main(["bench", "-m", str(tmp_path / "a.core.gguf")]) == 1
     assert "no unsplit model NAME.gguf beside it" in capsys.readouterr().err
+
+
+def test_a_page_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UnsupportedError, match=r"vocabtailor_gguf\[report\]"):
+        plots.check_can_draw()
+    assert main(["bench", "-m", "a.core.gguf", "--baseline", "a.gguf", "-o", "html"]) == 1
+    assert "a page needs the package matplotlib" in capsys.readouterr().err

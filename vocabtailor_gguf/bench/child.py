@@ -84,7 +84,7 @@ def _counted(llm: TailoredLlama) -> dict[str, Any]:
 
 
 def _bytes_read() -> int:
-    """Return what this process had to wait for from disks (Linux: proc_pid_io(5)), else 0."""
+    """Return what this process let come from disks (Linux: proc_pid_io(5)), else 0."""
     try:
         lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -116,11 +116,13 @@ class Benchmark:
     def noise(self) -> float | None:
         """The machine's own noise: how far repeated runs of stock lie apart.
 
-        The middle half of their speeds as a share of the median, in the test where that is most.
+        The middle half of their speeds as a share of the median, in the test where that is most;
+        starts are left out, for disks are another noise.
         Without fresh processes it is that of the steady way, whose prompts differ besides. None
         where stock did not run twice.
         """
-        fresh = [spread(r.speeds) for r in self.rows if r.mode == "stock" and len(r.samples) > 1]
+        of_tokens = self.of("text", "prompt", "json", "depth")
+        fresh = [spread(r.speeds) for r in of_tokens if r.mode == "stock" and len(r.samples) > 1]
         steady = [r.noise for r in self.steady if r.mode == "stock" and r.prompts > 1]
         return max(fresh or steady, default=None)
 

@@ -49,7 +49,7 @@ class Workload:
             "depth": f"tg{self.n_gen} @ d{self.n_depth}",
             "size": f"tg{self.n_gen}, {self.n_rows:,} ids",
             "start": f"start {'cold' if self.is_cold else 'warm'}",
-            "grow": f"grow by {self.n_rows:,} rows",
+            "grow": f"grow by {self.n_rows:,} row{'s' * (self.n_rows != 1)}",
             "swap": f"swap {self.n_rows:,} rows",
         }
         return names[self.part]

@@ -12,6 +12,8 @@ from pathlib import Path
 from vocabtailor_gguf.bench.flat import csv_text, json_rows
 from vocabtailor_gguf.bench.machine import this_machine
 from vocabtailor_gguf.bench.markdown import markdown
+from vocabtailor_gguf.bench.page import page
+from vocabtailor_gguf.bench.plots import check_can_draw
 from vocabtailor_gguf.bench.results import Benchmark, Report
 from vocabtailor_gguf.bench.run import run_benchmark
 from vocabtailor_gguf.bench.steady import STEADY_MODES, read_prompts, run_steady
@@ -63,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_drafts(parser)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(DEFAULT_MODES))
     parser.add_argument(
-        "-o", "--output", choices=["md", "json", "csv"], default="md",
-        help="json has the keys of llama-bench (default: md)",
+        "-o", "--output", choices=["md", "json", "csv", "html"], default="md",
+        help="json has the keys of llama-bench; html is a page with plots, which wants the extra "
+        "report (default: md)",
     )  # fmt: skip
 
 
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, then print tables, a page, JSON or CSV."""
     if not 0 <= args.n_prompt <= 512 or args.n_gen < 0:
         raise VocabTailorError("-p: expected 0 to 512, one batch; -n: expected 0 or more")
+    if args.output == "html":
+        check_can_draw()  # rather than after all was measured
     models = _models(args)
     text = None if args.file is None else _common.read_text(args.file)
     prompts = None
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.output == "csv":
         sys.stdout.write(csv_text(report))
     else:
-        print(markdown(report))
+        print(page(report) if args.output == "html" else markdown(report))
     return 0
 
 
