@@ -308,6 +308,27 @@ def test_wrong_pairs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "no unsplit model NAME.gguf beside it" in capsys.readouterr().err
 
 
+def test_the_last_model_is_checked_before_the_first_is_measured(
+    capsys: pytest.CaptureFixture[str],
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    tmp_path: Path,
+) -> None:
+    cores = [str(tiny_split(name).core) for name in ("llama", "qwen2")]
+    stock = [str(tiny(name)) for name in ("llama", "qwen2")]
+    sets = [str(tmp_path / f"{i}.tokens.json") for i in range(2)]
+    for path in sets:
+        TokenSet([1, 500]).save(path)  # more than the second vocabulary has
+    for wrong, told in (
+        (["--baseline", stock[0], str(tmp_path / "none.gguf")], "none.gguf"),
+        (["--baseline", *stock, "--token-set", *sets], "id 500, expected 0 to 447"),
+        (["--baseline", *stock, "--prompts", __file__, "-n", "1"], "-n: found 1, expected 2"),
+    ):
+        assert main(["bench", "-m", *cores, *wrong]) == 1
+        err = capsys.readouterr().err
+        assert told in err and "round" not in err
+
+
 def test_a_page_without_matplotlib(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

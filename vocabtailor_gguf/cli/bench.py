@@ -18,9 +18,12 @@ from vocabtailor_gguf.bench.results import Benchmark, Report
 from vocabtailor_gguf.bench.run import run_benchmark
 from vocabtailor_gguf.bench.steady import STEADY_MODES, read_prompts, run_steady
 from vocabtailor_gguf.bench.workloads import DEFAULT_MODES, DEFAULT_PARTS, MODES, PARTS
+from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
-from vocabtailor_gguf.gguf.pair import CORE_SUFFIX
+from vocabtailor_gguf.gguf.header import GGUFHeader
+from vocabtailor_gguf.gguf.pair import CORE_SUFFIX, read_pair, sibling_store
+from vocabtailor_gguf.sets.token_set import TokenSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     prompts = None
     if args.prompts is not None:
         prompts = read_prompts(args.prompts, _common.read_text(args.prompts))
+        if args.n_gen < 2:
+            raise VocabTailorError(f"-n: found {args.n_gen}, expected 2 or more with --prompts")
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     machine = this_machine(args.threads or os.cpu_count() or 1)
     report = Report(machine, began, tuple(_measured(args, one, text, prompts) for one in models))
@@ -111,7 +116,19 @@ def _models(args: argparse.Namespace) -> list[_Model]:
             raise VocabTailorError(f"--{name}: found {len(given)}, expected {n}, one for each core")
     baselines = args.baseline or [_beside(core) for core in args.model]
     columns = [args.model, baselines, args.vocab or [None] * n, args.token_set or [None] * n]
-    return [_Model(*one) for one in zip(*columns, strict=True)]
+    models = [_Model(*one) for one in zip(*columns, strict=True)]
+    for model in models:
+        _check(model)  # the last one too, before the first one is measured
+    return models
+
+
+def _check(model: _Model) -> None:
+    GGUFHeader(model.baseline, lenient=True)
+    vocab = model.vocab or sibling_store(model.core)
+    read_pair(model.core, vocab)
+    if model.token_set is not None:
+        with VocabStore(vocab) as store:
+            TokenSet.load(model.token_set).check(store, model.token_set)
 
 
 def _beside(core: str) -> str:
