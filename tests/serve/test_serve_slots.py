@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from servers import PROMPTS, Running, serving
+from servers import PROMPTS, Running, post, serving
 
 from vocabtailor_gguf import TokenSet
 from vocabtailor_gguf.serve.preset import Preset
@@ -71,3 +71,26 @@ def test_presets(core: Path) -> None:
                 rows("tiny", **extra)
         models: Any = client.models.list()
         assert [m.vocabtailor["mode"] for m in models] == ["tailored", "tailored", "full"]
+
+
+def test_exact_mode_learns(core: Path) -> None:
+    """Later requests draft with what earlier ones lacked; other modes see nothing of it."""
+    few = TokenSet(range(300, 320))
+
+    def told(server: Running, mode: str) -> tuple[str, int]:
+        out = post(
+            server, "completions", mode=mode, prompt=PROMPTS[0], max_tokens=48, temperature=0
+        )[0]
+        return out["choices"][0]["text"], out["vocabtailor"]["rejected"]
+
+    with serving(core, slots=1, token_set=few, learn=False) as server:
+        text, rejected = told(server, "exact")
+        tailored = told(server, "tailored")
+        assert told(server, "exact") == (text, rejected) and rejected > 2
+    with serving(core, slots=1, token_set=few) as server:
+        assert told(server, "tailored") == tailored
+        assert told(server, "exact") == (text, rejected)
+        assert told(server, "exact") == (text, 0)
+        assert told(server, "tailored") == tailored
+        assert told(server, "exact")[0] == text
+        assert told(server, "exact") == (text, 0)

@@ -59,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_drafts(parser)
     _common.add_draft_max(parser)
     parser.add_argument(
+        "--no-learn", action="store_true",
+        help="exact mode: do not keep the tokens that drafts lacked for later requests",
+    )  # fmt: skip
+    parser.add_argument(
         "--audit", type=_rate, default=0.0, metavar="RATE",
         help="tailored mode: check this share of steps against the whole vocabulary",
     )  # fmt: skip
@@ -99,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         preset=models[own],
         drafts=args.drafts,
         draft_max=args.draft_max,
+        learn=not args.no_learn,
         whole_head=args.whole_head,
         n_ctx=args.ctx_size,
         n_threads=args.threads,

@@ -29,12 +29,14 @@ class ActiveSet(SessionOwner):
         """``"exact"``, ``"tailored"`` or ``"full"``."""
         return self._mode
 
-    def set_mode(self, mode: Mode, *, audit: float = 0.0) -> None:
+    def set_mode(self, mode: Mode, *, audit: float = 0.0, learn: bool | None = None) -> None:
         """Generate in another mode from here on; the text stays, a live generation is superseded.
 
         Args:
             mode: ``"exact"``, ``"tailored"`` or ``"full"``.
             audit: In mode ``"tailored"``, the share of steps that are audited.
+            learn: After each request, keep the tokens that the static set turned out to lack; None
+                for as before. What was kept before is dropped from the set in any case.
 
         Raises:
             ValueError: There is no such mode, or an argument does not fit it.
@@ -47,6 +49,8 @@ class ActiveSet(SessionOwner):
             >>> llm.close()
         """
         asked = {**self._asked, "mode": mode, "audit": audit}
+        if learn is not None:
+            asked["learn"] = learn
         own = {"over": asked["logprobs_over"], "learn": asked["learn"], "audit": audit}
         drafting = {"drafts": asked["drafts"], "draft_max": asked["draft_max"]}
         check_own(mode, asked["whole_head"], **drafting, **own)
@@ -64,6 +68,7 @@ class ActiveSet(SessionOwner):
         options = {
             "exact": mode == "exact",
             "audit": asked["audit"],
+            "learn": asked["learn"],
             "expand": asked["prompt_expansion"] and mode != "full",
         }
         self._text.set_mode(**options)

@@ -20,6 +20,7 @@ def load_pool(
     preset: Preset | None = None,
     token_set: TokenSet | None = None,
     sets: Mapping[str, TokenSet] | None = None,
+    learn: bool = True,
     **options: Any,
 ) -> Pool:
     """Return a pool of slots over one engine.
@@ -31,6 +32,7 @@ def load_pool(
         preset: What slots begin with, of the token set `DEFAULT_SET`; by default exact mode.
         token_set: The set of that name.
         sets: Token sets that requests may name.
+        learn: Let each slot keep the tokens that drafts of exact mode lacked for its next requests.
         **options: Further arguments of `TailoredLlama`.
 
     Raises:
@@ -38,7 +40,8 @@ def load_pool(
     """
     has = preset or Preset()
     with contextlib.ExitStack() as undo:
-        llm = WatchedLlama(model, token_set=token_set, mode=has.mode, audit=has.audit, **options)
+        own = {"mode": has.mode, "audit": has.audit, "learn": learn and has.mode == "exact"}
+        llm = WatchedLlama(model, token_set=token_set, **own, **options)
         undo.callback(llm.close)
         named: dict[str, TokenSet | None] = {DEFAULT_SET: token_set, **(sets or {})}
         for name, chosen in named.items():
@@ -46,4 +49,4 @@ def load_pool(
                 chosen.check(llm.store, name)
         models = [llm, *(llm.fork() for _ in range(slots - 1))]
         undo.pop_all()
-        return Pool([Slot(i, m, named, has) for i, m in enumerate(models)], queue)
+        return Pool([Slot(i, m, named, has, learn=learn) for i, m in enumerate(models)], queue)

@@ -25,6 +25,7 @@ class Slot:
         llm: The model.
         sets: Token sets by name.
         preset: What the model was loaded with.
+        learn: Whether exact mode keeps the tokens that drafts lacked for the next requests.
 
     Attributes:
         number: Its number.
@@ -39,12 +40,15 @@ class Slot:
         llm: WatchedLlama,
         sets: Mapping[str, TokenSet | None],
         preset: Preset,
+        *,
+        learn: bool = False,
     ) -> None:
         self.number = number
         self.llm = llm
         self.preset = preset
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"slot-{number}")
         self._sets = sets
+        self._learn = learn
 
     def use(self, preset: Preset) -> None:
         """Let the model generate with a preset from here on."""
@@ -52,7 +56,9 @@ class Slot:
             self.llm.set_token_set(self._sets[preset.token_set])
             self.preset = dataclasses.replace(self.preset, token_set=preset.token_set)
         if (self.preset.mode, self.preset.audit) != (preset.mode, preset.audit):
-            self.llm.set_mode(preset.mode, audit=preset.audit)
+            # what other modes may produce must not depend on the requests before
+            learn = self._learn and preset.mode == "exact"
+            self.llm.set_mode(preset.mode, audit=preset.audit, learn=learn)
         self.preset = preset
 
     def shared(self, prompt: Sequence[int]) -> int:
