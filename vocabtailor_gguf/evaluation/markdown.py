@@ -35,15 +35,24 @@ def table(group: GroupSummary) -> str:
 
 
 def brief(groups: Sequence[GroupSummary]) -> str:
-    """Return one table of all models and data sets, with the main metric."""
-    columns = ["model", "data", "metric", "variant", "value", "less full's [95%]"]
+    """Return one table of all models and data sets, with the main metric.
+
+    Variants may have been computed on different numbers of rows: the difference is that on the rows
+    that both have.
+    """
+    columns = ["model", "data", "metric", "variant", "rows", "value", "less full's [95%]"]
     columns += ["identical", "out of set", "active rows", "MB"]
     lines = [_line(columns), "|---|---|---|---|" + "---:|" * (len(columns) - 4)]
     for group in groups:
         for found in group.variants:
             figure = found.figures[0]
-            cells = [group.model, group.data, figure.name, found.variant, f"{figure.value:.2f}"]
-            cells += [_difference(figure), f"{found.identical:.1%}", f"{found.outside:.2%}"]
+            cells = [group.model, group.data, figure.name, found.variant, f"{found.n}"]
+            cells += [
+                f"{figure.value:.2f}",
+                _difference(figure),
+                f"{found.identical:.1%}",
+                f"{found.outside:.2%}",
+            ]
             cells += [f"{found.head_rows:,.0f}", f"{found.memory / 1e6:.1f}"]
             lines.append(_line(cells))
     return "\n".join(lines)
