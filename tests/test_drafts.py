@@ -103,19 +103,23 @@ def test_every_sampler(pair: Callable[..., Pair], name: str, sampling: str) -> N
 
 def test_tokens_forced_between(pair: Callable[..., Pair]) -> None:
     both = pair("llama", LONG)
-    found = []
-    for llm in (both.stock, both.exact):
-        llm.eval(REPEATING)
-        llm._sampler = llm._init_sampler(**AGAIN)
-        tokens = []
-        for i in range(210):
-            tokens.append(llm.sample())
-            llm.eval([302 + i % 3] if i % 11 == 5 else tokens[-1:])
-        llm._sampler = None
-        found.append(tokens)
-    assert found[0] == found[1]
-    stats = both.exact.stats
-    assert 0 < stats.agreed  # so what was forced came between guesses
+    for seed in range(20):  # what a pass takes along depends on what passes cost just now
+        found = []
+        for llm in (both.stock, both.exact):
+            llm.reset()
+            llm.eval([*REPEATING, 302 + seed])
+            llm._sampler = llm._init_sampler(**AGAIN)
+            tokens = []
+            for i in range(150):
+                tokens.append(llm.sample())
+                llm.eval([302 + i % 3] if i % 11 == 5 else tokens[-1:])
+            llm._sampler = None
+            found.append(tokens)
+        assert found[0] == found[1]
+        stats = both.exact.stats
+        if 0 < stats.agreed < stats.ahead:
+            break
+    assert 0 < stats.agreed < stats.ahead  # some right, some not
 
 
 @pytest.mark.parametrize(
