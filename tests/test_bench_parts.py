@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, browsing
 
-from vocabtailor_gguf.bench import inputs, pages, plots
+from vocabtailor_gguf.bench import inputs, pages
 from vocabtailor_gguf.bench.flat import csv_text, json_rows
 from vocabtailor_gguf.bench.machine import read_bandwidth, this_machine
 from vocabtailor_gguf.bench.markdown import markdown
@@ -33,6 +33,7 @@ from vocabtailor_gguf.cli import main
 from vocabtailor_gguf.errors import UnsupportedError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.sets.token_set import TokenSet
+from vocabtailor_gguf.svg import check_can_draw
 
 SMAPS = """\
 5594-5595 r-xp 00002000 fe:00 260386                     /usr/bin/python3.11
@@ -334,6 +335,6 @@ def test_a_page_without_matplotlib(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UnsupportedError, match=r"vocabtailor_gguf\[report\]"):
-        plots.check_can_draw()
+        check_can_draw("a page")
     assert main(["bench", "-m", "a.core.gguf", "--baseline", "a.gguf", "-o", "html"]) == 1
     assert "a page needs the package matplotlib" in capsys.readouterr().err

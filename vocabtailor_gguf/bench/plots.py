@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from vocabtailor_gguf.bench.results import Benchmark, Row
 from vocabtailor_gguf.bench.smaps import COMPONENTS
 from vocabtailor_gguf.bench.tables import OF_COMPONENTS, shown_memory
-from vocabtailor_gguf.errors import UnsupportedError
+from vocabtailor_gguf.svg import check_can_draw, element, new_drawing
 
 _COLOURS = {
     "stock": "#5c6670", "core": "#b9a23b", "full": "#8e6bb0", "tailored": "#2f8f5b",
@@ -25,27 +24,13 @@ _SIZE = (6.4, 4.2)  # inches
 _BAR = 0.42  # inches
 
 
-def check_can_draw() -> None:
-    """Check that pictures can be drawn.
-
-    Raises:
-        UnsupportedError: ``matplotlib`` is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as e:
-        raise UnsupportedError(
-            "a page needs the package matplotlib: pip install 'vocabtailor_gguf[report]'"
-        ) from e
-
-
 def plots_of(result: Benchmark) -> Iterator[tuple[str, str]]:
     """Yield title and SVG element of each picture for which there are figures.
 
     Raises:
         UnsupportedError: ``matplotlib`` is not installed.
     """
-    check_can_draw()
+    check_can_draw("a page")
     drawn = [
         ("Speed against the size of the set", _size_plot(result)),
         ("Memory by component", _component_plot(result)),
@@ -58,16 +43,11 @@ def plots_of(result: Benchmark) -> Iterator[tuple[str, str]]:
 
 
 def _svg(draw: Callable[[Any], None], size: tuple[float, float] = _SIZE) -> str:
-    from matplotlib.figure import Figure
-
-    drawing = Figure(figsize=size, layout="constrained")
+    drawing = new_drawing(size)
     axes = drawing.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
-    out = io.StringIO()
-    drawing.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]
+    return element(drawing)
 
 
 def _size_plot(result: Benchmark) -> str | None:
@@ -115,14 +95,7 @@ def _component_plot(result: Benchmark) -> str | None:
                 continue  # would not be seen
             axes.barh(names, sizes, left=left, color=_OF_PARTS[part], label=OF_COMPONENTS[part])
             left = [a + b for a, b in zip(left, sizes, strict=True)]
-        for i, total in enumerate(left):
-            axes.text(total, i, f" {total:.0f}", va="center", fontsize=9)
-        axes.set_xlim(0, 1.12 * max(left))
-        axes.invert_yaxis()
-        axes.set_xlabel("resident MB")
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_axisbelow(True)
-        _legend_above(axes)
+        _finish_bars(axes, left, "resident MB")
 
     return _svg(draw, (_SIZE[0], 1.6 + _BAR * len(shown)))
 
@@ -219,16 +192,21 @@ def _start_plot(result: Benchmark) -> str | None:
         after = [b - a for a, b in zip(load, first, strict=True)]
         axes.barh(names, load, color="#1f4e9c", label="load")
         axes.barh(names, after, left=load, color="#6d9bd8", label="prompt and first token")
-        for i, total in enumerate(first):
-            axes.text(total, i, f" {total:.0f}", va="center", fontsize=9)
-        axes.set_xlim(0, 1.12 * max(first))
-        axes.invert_yaxis()
-        axes.set_xlabel("ms")
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_axisbelow(True)
-        _legend_above(axes)
+        _finish_bars(axes, first, "ms")
 
     return _svg(draw, (_SIZE[0], 1.6 + 0.75 * _BAR * len(rows)))
+
+
+def _finish_bars(axes: Any, totals: Sequence[float], label: str) -> None:
+    """Write the total beside each bar, of which the first is the uppermost."""
+    for i, total in enumerate(totals):
+        axes.text(total, i, f" {total:.0f}", va="center", fontsize=9)
+    axes.set_xlim(0, 1.12 * max(totals))
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    _legend_above(axes)
 
 
 def _line(axes: Any, x: Sequence[int], rows: Sequence[Row], mode: str) -> None:

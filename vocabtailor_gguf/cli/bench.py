@@ -13,7 +13,6 @@ from vocabtailor_gguf.bench.flat import csv_text, json_rows
 from vocabtailor_gguf.bench.machine import this_machine
 from vocabtailor_gguf.bench.markdown import markdown
 from vocabtailor_gguf.bench.page import page
-from vocabtailor_gguf.bench.plots import check_can_draw
 from vocabtailor_gguf.bench.results import Benchmark, Report
 from vocabtailor_gguf.bench.run import run_benchmark
 from vocabtailor_gguf.bench.steady import STEADY_MODES, read_prompts, run_steady
@@ -24,6 +23,7 @@ from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import CORE_SUFFIX, read_pair, sibling_store
 from vocabtailor_gguf.sets.token_set import TokenSet
+from vocabtailor_gguf.svg import check_can_draw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.n_prompt <= 512 or args.n_gen < 0:
         raise VocabTailorError("-p: expected 0 to 512, one batch; -n: expected 0 or more")
     if args.output == "html":
-        check_can_draw()  # rather than after all was measured
+        check_can_draw("a page")  # rather than after all was measured
     models = _models(args)
     text = None if args.file is None else _common.read_text(args.file)
     prompts = None

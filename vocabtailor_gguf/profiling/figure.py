@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vocabtailor_gguf.errors import UnsupportedError
 from vocabtailor_gguf.profiling.cost import verdict
 from vocabtailor_gguf.profiling.coverage import Coverage
 from vocabtailor_gguf.profiling.report import Report
+from vocabtailor_gguf.svg import check_can_draw, element, new_drawing
 
 _TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
 _MOST_TICKS = {"x": 4, "y": 9}
@@ -25,20 +24,12 @@ def figure(report: Report) -> str:
     Raises:
         UnsupportedError: ``matplotlib`` is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise UnsupportedError(
-            "a report needs the package matplotlib: pip install 'vocabtailor_gguf[report]'"
-        ) from e
-    drawing = Figure(figsize=(11, 4.6), layout="constrained")
+    check_can_draw("a report")
+    drawing = new_drawing((11, 4.6))
     left, right = drawing.subplots(1, 2, width_ratios=[3, 2])
     _draw_coverage(left, report)
     _draw_cost(right, report)
-    out = io.StringIO()
-    drawing.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]
+    return element(drawing)
 
 
 def _draw_coverage(axes: Any, report: Report) -> None:
