@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
 
-// how far the best logit is ahead of the next one; NaN where that cannot be said
+// how far the best logit is ahead of the next one; infinite where it is the only one
 float lead(const candidates & c) {
     float best = -INFINITY, next = -INFINITY;
     for (const llama_token_data & d : c) {
