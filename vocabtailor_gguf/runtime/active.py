@@ -29,12 +29,13 @@ class ActiveSet(SessionOwner):
         """``"exact"``, ``"tailored"`` or ``"full"``."""
         return self._mode
 
-    def set_mode(self, mode: Mode, *, audit: float = 0.0) -> None:
+    def set_mode(self, mode: Mode, *, audit: float = 0.0, learn: bool | None = None) -> None:
         """Generate in another mode from here on; the text stays, a live generation is superseded.
 
         Args:
             mode: ``"exact"``, ``"tailored"`` or ``"full"``.
             audit: In mode ``"tailored"``, the share of steps that are audited.
+            learn: As of the constructor; by default as before.
 
         Raises:
             ValueError: There is no such mode, or an argument does not fit it.
@@ -47,6 +48,8 @@ class ActiveSet(SessionOwner):
             >>> llm.close()
         """
         asked = {**self._asked, "mode": mode, "audit": audit}
+        if learn is not None:
+            asked["learn"] = learn
         own = {"over": asked["logprobs_over"], "learn": asked["learn"], "audit": audit}
         drafting = {"drafts": asked["drafts"], "draft_max": asked["draft_max"]}
         check_own(mode, asked["whole_head"], **drafting, **own)
@@ -65,6 +68,7 @@ class ActiveSet(SessionOwner):
             "exact": mode == "exact",
             "audit": asked["audit"],
             "expand": asked["prompt_expansion"] and mode != "full",
+            "learn": asked["learn"],
         }
         self._text.set_mode(**options)
         self._mode, self._asked = mode, asked

@@ -116,7 +116,9 @@ class Session:
 
     # ---- how tokens are chosen ----
 
-    def set_mode(self, *, exact: bool, audit: float = 0.0, expand: bool = True) -> None:
+    def set_mode(
+        self, *, exact: bool, audit: float = 0.0, expand: bool = True, learn: bool = False
+    ) -> None:
         """Choose tokens in another way from here on; the text stays, a live request is superseded.
 
         Arguments as of the constructor.
@@ -124,6 +126,7 @@ class Session:
         with self.lock:
             self.check_open()
             self.use_chain(None)
+            self._learn = learn
             self._set_mode(exact=exact, audit=audit, expand=expand)
 
     def _set_mode(self, *, exact: bool, audit: float, expand: bool) -> None:
