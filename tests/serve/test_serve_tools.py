@@ -50,8 +50,11 @@ def test_json_and_tools(client: openai.OpenAI) -> None:
             stream=True,
         )
         parts = [c.choices[0].delta.tool_calls for c in stream]
-        text = "".join(p[0].function.arguments for p in parts if p)
-        assert text == call.function.arguments
+        calls = [p[0] for p in parts if p]
+        assert "".join(c.function.arguments for c in calls) == call.function.arguments
+        # clients put together what they get
+        assert "".join(c.function.name or "" for c in calls) == "find"
+        assert [c.id for c in calls] == [calls[0].id] + [None] * (len(calls) - 1)
 
 
 WEATHER = {

@@ -152,6 +152,7 @@ def plan_chat(llm: TailoredLlama, body: ChatRequest, preset: Preset) -> Plan:
     arguments["messages"] = [message.plain() for message in body.messages]
     chooses = _add_tools(llm, body, arguments)
     try:
+    is_named = "tool_choice" in arguments
         _Looking(llm, Watch()).create_chat_completion(**arguments)
     except _Seen as e:
         (prompt,) = e.args
@@ -163,6 +164,8 @@ def plan_chat(llm: TailoredLlama, body: ChatRequest, preset: Preset) -> Plan:
         if chooses:
             runs.append(Run(j, _choice(given)))
         else:
+        elif is_named and body.stream:
+            runs.append(Run(j, _named(given)))
             runs.append(Run(j, _call("create_chat_completion", given)))
     return Plan(
         tuple(prompt),
@@ -181,6 +184,11 @@ def _call(name: str, arguments: dict[str, Any]) -> Callable[[View], Any]:
 
 
 def _choice(arguments: dict[str, Any]) -> Callable[[View], Any]:
+def _named(arguments: dict[str, Any]) -> Callable[[View], Any]:
+    call = _call("create_chat_completion", arguments)
+    return lambda view: tools.named_once(call(view))
+
+
     whole = _call("create_chat_completion", {**arguments, "stream": False})
 
     def call(view: View) -> Any:

@@ -7,11 +7,12 @@ on the chat template, like the generic format of llama.cpp's server.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from vocabtailor_gguf.llama import TailoredLlama
@@ -172,6 +173,25 @@ def with_calls(answer: dict[str, Any]) -> dict[str, Any]:
     }
     choice["finish_reason"] = "tool_calls"
     return out
+
+
+def named_once(chunks: Generator[dict[str, Any], None, None]) -> Iterator[dict[str, Any]]:
+    """Yield the chunks of a named call, whose id and name only the first part of it tells.
+
+    Upstream repeats them in each, and clients put together what they get.
+    """
+    is_named = False
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            for choice in chunk["choices"]:
+                delta = choice["delta"]
+                calls = delta.get("tool_calls")
+                if calls and is_named:
+                    for call in calls:
+                        del call["id"], call["type"], call["function"]["name"]
+                    delta["function_call"].pop("name", None)
+                is_named = is_named or bool(calls)
+            yield chunk
 
 
 def as_chunks(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
