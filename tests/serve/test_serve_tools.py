@@ -11,6 +11,8 @@ import openai
 import pytest
 from servers import CHAT, Running, serving
 
+from vocabtailor_gguf.serve import tools
+
 
 def test_json_and_tools(client: openai.OpenAI) -> None:
     found: Any = client.chat.completions.create(
@@ -125,3 +127,17 @@ def test_a_choice_of_tools(roomy: Running, choice: str | None) -> None:
         assert seen == {"text"}
     else:
         assert seen & {"weather", "time"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        r'{"response": "half \ud83d"}',
+        r'{"tool_call": {"name": "f", "arguments": {"a": "\udc00"}}}',
+        '{"tool_call": {"name": "f", "arguments": ' + "[" * 5000,
+    ],
+)
+def test_odd_json_of_a_model(content: str) -> None:
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    answer = tools.with_calls({"choices": [choice]})
+    json.dumps(answer, ensure_ascii=False).encode("utf-8")  # as it is sent

@@ -153,13 +153,13 @@ def with_calls(answer: dict[str, Any]) -> dict[str, Any]:
     choice = out["choices"][0]
     try:
         found = json.loads(choice["message"]["content"])
-    except ValueError:
+    except (ValueError, RecursionError):
         return out
     if "response" in found:
-        choice["message"]["content"] = found["response"]
+        choice["message"]["content"] = _whole(found["response"])
         return out
     call = found["tool_call"]
-    arguments = json.dumps(call["arguments"], ensure_ascii=False)
+    arguments = _whole(json.dumps(call["arguments"], ensure_ascii=False))
     choice["message"] = {
         "role": "assistant",
         "content": None,
@@ -204,6 +204,11 @@ def as_chunks(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": choice["finish_reason"]}
     yield {**answer, "choices": [first]}
     yield {**answer, "choices": [last]}
+
+
+def _whole(text: str) -> str:
+    """Return a text without the halves of surrogate pairs that JSON's escapes can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _bad(message: str) -> ApiError:
