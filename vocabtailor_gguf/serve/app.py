@@ -203,7 +203,7 @@ def create_app(pool: Pool, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # clients send headers of their own, such as x-stainless-lang
         )
     app.add_middleware(_Counted, metrics=server.metrics)
     return app
