@@ -16,6 +16,7 @@ from servers import Gate, Running, metric, serving, until
 
 from vocabtailor_gguf import TokenSet
 
+from vocabtailor_gguf.serve.preset import Preset
 
 def test_a_full_queue(core: Path, gate: Gate) -> None:
     with serving(core, slots=1, queue=1) as server, ThreadPoolExecutor(2) as threads:
@@ -107,6 +108,14 @@ def test_metrics(server: Running, client: openai.OpenAI) -> None:
 
 
 def start(core: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+def test_names_with_slashes(core: Path) -> None:
+    with serving(core, slots=1, settings={"models": {"org/tiny": Preset()}}) as server:
+        client = server.client()
+        assert client.models.retrieve("org/tiny").id == "org/tiny"
+        assert httpx.get(f"{server.url}/v1/models/org").status_code == 404
+        client.close()
+
+
     """The command, and where it listens."""
     command = [sys.executable, "-m", "vocabtailor_gguf", "serve", "-m", str(core), "--port", "0"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)

@@ -106,7 +106,7 @@ async def models(server: TheServer) -> dict[str, Any]:
     return {"object": "list", "data": [_told(server, name) for name in server.settings.models]}
 
 
-@guarded.get("/v1/models/{name}")
+@guarded.get("/v1/models/{name:path}")  # an alias may have slashes, as names of the hub have
 async def model(name: str, server: TheServer) -> dict[str, Any]:
     """Tell of one model."""
     return _told(server, server.model(name))
