@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,28 @@ def test_a_slot_that_does_not_end_is_left(core: Path, gate: Gate) -> None:
         assert not server.pool.close(0.1)
         gate.opened.set()
         assert asked.result().status_code == 200
+
+
+def test_tokenizing_lets_others_ask(core: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(core, slots=1) as server, ThreadPoolExecutor(1) as threads:
+        begun, ended = threading.Event(), threading.Event()
+        llm = server.pool.slots[0].llm
+        detokenize = llm.detokenize
+
+        def waits(*args: Any, **options: Any) -> Any:
+            begun.set()
+            ended.wait(20)
+            return detokenize(*args, **options)
+
+        monkeypatch.setattr(llm, "detokenize", waits)
+        body = {"content": "Rome is", "with_pieces": True}
+        asked = threads.submit(httpx.post, f"{server.url}/v1/tokenize", json=body, timeout=60)
+        try:
+            assert begun.wait(20)
+            assert httpx.get(f"{server.url}/health").status_code == 200
+        finally:
+            ended.set()
+        assert "".join(t["piece"] for t in asked.result().json()["tokens"]) == "Rome is"
 
 
 def test_options_are_checked(core: Path, capfd: pytest.CaptureFixture[str]) -> None:
