@@ -16,8 +16,8 @@ import pytest
 from servers import Gate, Running, metric, serving, until
 
 from vocabtailor_gguf import TokenSet
-
 from vocabtailor_gguf.serve.preset import Preset
+
 
 def test_a_full_queue(core: Path, gate: Gate) -> None:
     with serving(core, slots=1, queue=1) as server, ThreadPoolExecutor(2) as threads:
@@ -108,7 +108,6 @@ def test_metrics(server: Running, client: openai.OpenAI) -> None:
     assert 'vocabtailor_requests_total{path="/v1/completions",status="200"}' in text
 
 
-def start(core: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
 def test_names_with_slashes(core: Path) -> None:
     with serving(core, slots=1, settings={"models": {"org/tiny": Preset()}}) as server:
         client = server.client()
@@ -117,6 +116,7 @@ def test_names_with_slashes(core: Path) -> None:
         client.close()
 
 
+def start(core: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     """The command, and where it listens."""
     command = [sys.executable, "-m", "vocabtailor_gguf", "serve", "-m", str(core), "--port", "0"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
@@ -188,6 +188,8 @@ def test_options_are_checked(core: Path, capfd: pytest.CaptureFixture[str]) -> N
         (["--token-set", "missing.json"], 1),
         (["--alias", "=x"], 1),
         (["--alias", "a,b"], 1),
+        (["--alias", "a", "--alias", "a,full"], 1),
+        (["--alias", core.name.removesuffix(".core.gguf")], 1),
     ):
         assert subprocess.run([*command, *options], timeout=120).returncode == code
         said = capfd.readouterr().err
