@@ -379,6 +379,17 @@ def test_lines_of_a_pipe(
     assert main(asked) == 0
 
 
+def test_a_system_prompt_that_is_not_utf8(
+    tiny_split: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    piped(monkeypatch, "hello\n")
+    asked = ["chat", "-m", str(tiny_split("qwen2").core), "-c", "256", "--no-learn"]
+    assert main([*asked, "-sys", "a\udcff"]) == 1
+    assert "--system: byte 0xff at 1, expected UTF-8" in capsys.readouterr().err
+
+
 def test_a_chat_learns(
     tiny_split: Callable[[str], Any],
     tmp_path: Path,

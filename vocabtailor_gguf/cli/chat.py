@@ -49,12 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Talk until the end of the input."""
     _generation.check_ranges(args)
+    system = None if args.system is None else _common.utf8("--system", args.system)
     notes = _color.Notes(args.color)
     with contextlib.closing(_Model(args, notes)) as model:
         conversation = Conversation(
             model.llm,
             name=args.model or args.hf_repo,
-            system=args.system,
+            system=system,
             seed=args.seed,
             sampling={
                 "temperature": args.temp, "top_k": args.top_k, "top_p": args.top_p,
