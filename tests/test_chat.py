@@ -267,14 +267,9 @@ def test_refused_files(llm: TailoredLlama, tmp_path: Path, text: str, message: s
 
 
 def test_commands(llm: TailoredLlama, tmp_path: Path) -> None:
-    asked = []
-
-    def reload(mode: str) -> TailoredLlama:
-        asked.append(mode)
-        return llm
-
     conversation = Conversation(llm, sampling=GREEDY)
-    commands = Commands(conversation, reload)
+    asked: list[str] = []
+    commands = Commands(conversation, asked.append)
     listed = commands.do("/help")
     assert all(name in listed for name in commands.names)
     token_set = tmp_path / "s.tokens.json"
@@ -312,11 +307,38 @@ def test_commands(llm: TailoredLlama, tmp_path: Path) -> None:
     ],
 )
 def test_refused_commands(llm: TailoredLlama, line: str, message: str) -> None:
-    def reload(mode: str) -> TailoredLlama:
-        raise AssertionError(mode)
-
     with pytest.raises(VocabTailorError, match=message):
-        Commands(Conversation(llm), reload).do(line)
+        Commands(Conversation(llm), llm.set_mode).do(line)
+    assert llm.mode == "exact"
+
+
+def test_another_mode_keeps_the_text(llm: TailoredLlama) -> None:
+    conversation = Conversation(llm, sampling=GREEDY)
+    commands = Commands(conversation, llm.set_mode)
+    say(conversation, "hello")
+    known = llm.input_ids[: llm.n_tokens].copy()
+    for mode in ("full", "tailored", "exact"):
+        assert f"mode {mode}" in commands.do(f"/mode {mode}")
+        assert conversation.llm is llm
+        assert np.array_equal(llm.input_ids[: llm.n_tokens], known)
+        assert len(conversation.messages) == 2
+
+
+def test_what_was_learned_outlives_a_mode(
+    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
+    core = str(tiny_split("qwen2").core)
+    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
+    kept = []
+    for lines in ("hello\n", "hello\n/mode full\n/mode exact\nhello again\n"):
+        piped(monkeypatch, lines)
+        assert main(asked) == 0
+        (file,) = (tmp_path / "learned").iterdir()
+        kept.append(set(TokenSet.load(file).ids.tolist()))
+        file.unlink()
+    first, both = kept
+    assert first < both
 
 
 # ---- without a terminal ----
@@ -355,6 +377,17 @@ def test_lines_of_a_pipe(
     assert "standard input: cannot be read: not UTF-8" in capsys.readouterr().err
     piped(monkeypatch, "")
     assert main(asked) == 0
+
+
+def test_a_system_prompt_that_is_not_utf8(
+    tiny_split: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    piped(monkeypatch, "hello\n")
+    asked = ["chat", "-m", str(tiny_split("qwen2").core), "-c", "256", "--no-learn"]
+    assert main([*asked, "-sys", "a\udcff"]) == 1
+    assert "--system: byte 0xff at 1, expected UTF-8" in capsys.readouterr().err
 
 
 def test_a_chat_learns(

@@ -57,12 +57,16 @@ def test_the_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+@pytest.mark.parametrize("name", ["none", "none.core.gguf"])
+def test_a_missing_model_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any, name: str
+) -> None:
     monkeypatch.setattr(trial, "check_decode", lambda: [])
-    assert main(["doctor", "-m", "none.core.gguf", "--json"]) == 1
+    assert main(["doctor", "-m", name, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["checks"][-1]["status"] == "fail"
-    assert "none.core.gguf" in found["checks"][-1]["found"]
+    assert found["checks"][-1]["found"] == f"{name}: no such file"
+    assert "split the model again" not in found["checks"][-1]["advice"]
 
 
 def test_a_crash_of_stock_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,6 +361,8 @@ def test_modes_take_turns_on_one_text(
     for mode, audit in (("none", 0.0), ("exact", 0.5), ("tailored", 2.0)):
         with pytest.raises(ValueError, match="mode"):
             llm.set_mode(mode, audit=audit)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="learn"):
+        llm.set_mode("full", learn=True)
     rows = llm.active_ids
     with monkeypatch.context() as patched:
         patched.setattr(Session, "set_static", fails)

@@ -380,8 +380,11 @@ def test_errors_are_the_built_in_ones_too(tiny_split: Callable[..., Any], tmp_pa
     core = tiny_split("llama").core
     with pytest.raises(ValueError):
         TailoredLlama(tmp_path / "none.core.gguf", **COMMON)
-    with pytest.raises(ValueError):
+    known = dict(rawcalls._stand_ins)
+    with pytest.raises(ValueError) as refused:
         TailoredLlama(core, token_set=TokenSet([1], tokenizer="0" * 64), **COMMON)
+    assert refused.tb is not None  # keeps the model, which answers for its freed pointers no more
+    assert dict(rawcalls._stand_ins) == known
     with contextlib.closing(TailoredLlama(core, **COMMON)) as llm, pytest.raises(RuntimeError):
         llm.eval([5] * 300)
     assert issubclass(MismatchError, ValueError)

@@ -213,7 +213,9 @@ class TailoredLlama(
             undo.callback(session.close)
             self._session = session
             self._ctx = SplitContext(session.context, self._rows, session)
+            undo.callback(self._ctx.close)
             self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
+            undo.callback(self._model.close)
             self.metadata = self._model.metadata()
             self._split_metadata = self._model.split_metadata
             if kwargs.get("tokenizer") is None:

@@ -103,4 +103,9 @@ def test_a_seed_is_drawn_and_told(client: openai.OpenAI) -> None:
     seeds = [found.vocabtailor["seed"] for found in (first, second)]  # type: ignore[attr-defined]
     assert seeds[0] != seeds[1]
     again = client.completions.create(**ask, seed=seeds[0])
+    for seed in (-1, 2**32 - 1):  # one and the same number for llama.cpp, which draws a seed then
+        drawn: Any = client.completions.create(**ask, seed=seed)
+        assert drawn.vocabtailor["seed"] != 2**32 - 1
+        told = client.completions.create(**ask, seed=drawn.vocabtailor["seed"])
+        assert told.choices[0].text == drawn.choices[0].text
     assert again.choices[0].text == first.choices[0].text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from servers import Gate, Running, metric, serving, until
 
 from vocabtailor_gguf import TokenSet
+from vocabtailor_gguf.serve.preset import Preset
 
 
 def test_a_full_queue(core: Path, gate: Gate) -> None:
@@ -106,6 +108,14 @@ def test_metrics(server: Running, client: openai.OpenAI) -> None:
     assert 'vocabtailor_requests_total{path="/v1/completions",status="200"}' in text
 
 
+def test_names_with_slashes(core: Path) -> None:
+    with serving(core, slots=1, settings={"models": {"org/tiny": Preset()}}) as server:
+        client = server.client()
+        assert client.models.retrieve("org/tiny").id == "org/tiny"
+        assert httpx.get(f"{server.url}/v1/models/org").status_code == 404
+        client.close()
+
+
 def start(core: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     """The command, and where it listens."""
     command = [sys.executable, "-m", "vocabtailor_gguf", "serve", "-m", str(core), "--port", "0"]
@@ -147,6 +157,28 @@ def test_a_slot_that_does_not_end_is_left(core: Path, gate: Gate) -> None:
         assert asked.result().status_code == 200
 
 
+def test_tokenizing_lets_others_ask(core: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(core, slots=1) as server, ThreadPoolExecutor(1) as threads:
+        begun, ended = threading.Event(), threading.Event()
+        llm = server.pool.slots[0].llm
+        detokenize = llm.detokenize
+
+        def waits(*args: Any, **options: Any) -> Any:
+            begun.set()
+            ended.wait(20)
+            return detokenize(*args, **options)
+
+        monkeypatch.setattr(llm, "detokenize", waits)
+        body = {"content": "Rome is", "with_pieces": True}
+        asked = threads.submit(httpx.post, f"{server.url}/v1/tokenize", json=body, timeout=60)
+        try:
+            assert begun.wait(20)
+            assert httpx.get(f"{server.url}/health").status_code == 200
+        finally:
+            ended.set()
+        assert "".join(t["piece"] for t in asked.result().json()["tokens"]) == "Rome is"
+
+
 def test_options_are_checked(core: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "vocabtailor_gguf", "serve", "-m", str(core)]
     for options, code in (
@@ -156,6 +188,8 @@ def test_options_are_checked(core: Path, capfd: pytest.CaptureFixture[str]) -> N
         (["--token-set", "missing.json"], 1),
         (["--alias", "=x"], 1),
         (["--alias", "a,b"], 1),
+        (["--alias", "a", "--alias", "a,full"], 1),
+        (["--alias", core.name.removesuffix(".core.gguf")], 1),
     ):
         assert subprocess.run([*command, *options], timeout=120).returncode == code
         said = capfd.readouterr().err

@@ -142,6 +142,20 @@ def test_the_api_key_and_the_size(core: Path) -> None:
             assert answer.headers.get(allowed) == (origin if origin.endswith("org") else None)
 
 
+def test_clients_in_pages_have_headers_of_their_own(core: Path) -> None:
+    with serving(core, slots=1, settings={"cors": ("https://example.org",)}) as server:
+        answer = httpx.options(
+            f"{server.url}/v1/chat/completions",
+            headers={
+                "Origin": "https://example.org",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+            },
+        )
+        assert answer.status_code == 200
+        assert "x-stainless-lang" in answer.headers["access-control-allow-headers"]
+
+
 def test_there_is_no_cors_by_default(server: Running) -> None:
     answer = httpx.get(f"{server.url}/health", headers={"Origin": "https://example.org"})
     assert "access-control-allow-origin" not in answer.headers

@@ -11,6 +11,8 @@ import openai
 import pytest
 from servers import CHAT, Running, serving
 
+from vocabtailor_gguf.serve import tools
+
 
 def test_json_and_tools(client: openai.OpenAI) -> None:
     found: Any = client.chat.completions.create(
@@ -50,8 +52,11 @@ def test_json_and_tools(client: openai.OpenAI) -> None:
             stream=True,
         )
         parts = [c.choices[0].delta.tool_calls for c in stream]
-        text = "".join(p[0].function.arguments for p in parts if p)
-        assert text == call.function.arguments
+        calls = [p[0] for p in parts if p]
+        assert "".join(c.function.arguments for c in calls) == call.function.arguments
+        # clients put together what they get
+        assert "".join(c.function.name or "" for c in calls) == "find"
+        assert [c.id for c in calls] == [calls[0].id] + [None] * (len(calls) - 1)
 
 
 WEATHER = {
@@ -122,3 +127,17 @@ def test_a_choice_of_tools(roomy: Running, choice: str | None) -> None:
         assert seen == {"text"}
     else:
         assert seen & {"weather", "time"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        r'{"response": "half \ud83d"}',
+        r'{"tool_call": {"name": "f", "arguments": {"a": "\udc00"}}}',
+        '{"tool_call": {"name": "f", "arguments": ' + "[" * 5000,
+    ],
+)
+def test_odd_json_of_a_model(content: str) -> None:
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    answer = tools.with_calls({"choices": [choice]})
+    json.dumps(answer, ensure_ascii=False).encode("utf-8")  # as it is sent

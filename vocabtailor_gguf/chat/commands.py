@@ -10,7 +10,7 @@ from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.runtime.owner import Mode
 
-Reload = Callable[[str], TailoredLlama]
+SetMode = Callable[[Mode], None]
 
 
 class Quit(Exception):
@@ -22,12 +22,12 @@ class Commands:
 
     Args:
         conversation: What they act on.
-        reload: Closes the model and loads it in another mode.
+        set_mode: Lets the model generate in another mode.
     """
 
-    def __init__(self, conversation: Conversation, reload: Reload) -> None:
+    def __init__(self, conversation: Conversation, set_mode: SetMode) -> None:
         self._conversation = conversation
-        self._reload = reload
+        self._set_mode = set_mode
         self._commands: dict[str, tuple[str, str, Callable[[str], str]]] = {
             "help": ("", "this list", self._help),
             "set": ("FILE", "take another token set; none without FILE", self._set),
@@ -80,10 +80,12 @@ class Commands:
         return f"{len(llm.active_ids):,} of {llm.n_vocab():,} tokens are active"
 
     def _mode(self, mode: str) -> str:
-        if mode not in get_args(Mode):
-            raise VocabTailorError(f"/mode: found {mode}, expected {', '.join(get_args(Mode))}")
-        if mode != self._conversation.llm.mode:
-            self._conversation.llm = self._reload(mode)
+        known: tuple[Mode, ...] = get_args(Mode)
+        wanted = next((m for m in known if m == mode), None)
+        if wanted is None:
+            raise VocabTailorError(f"/mode: found {mode}, expected {', '.join(known)}")
+        if wanted != self._conversation.llm.mode:
+            self._set_mode(wanted)
         return describe(self._conversation.llm)
 
     def _stats(self, _: str) -> str:

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from vocabtailor_gguf.chat import commands, reader
 from vocabtailor_gguf.chat.conversation import Conversation
 from vocabtailor_gguf.cli import _color, _common, _generation, _learned, _screen
 from vocabtailor_gguf.errors import VocabTailorError
-from vocabtailor_gguf.llama import TailoredLlama
+from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 _EPILOG = """\
@@ -50,19 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Talk until the end of the input."""
     _generation.check_ranges(args)
+    system = None if args.system is None else _common.utf8("--system", args.system)
     notes = _color.Notes(args.color)
     with contextlib.closing(_Model(args, notes)) as model:
         conversation = Conversation(
-            model.load(args.mode),
+            model.llm,
             name=args.model or args.hf_repo,
-            system=args.system,
+            system=system,
             seed=args.seed,
             sampling={
                 "temperature": args.temp, "top_k": args.top_k, "top_p": args.top_p,
                 "min_p": args.min_p, "max_tokens": args.n_predict,
             },
         )  # fmt: skip
-        known = commands.Commands(conversation, model.reload)
+        known = commands.Commands(conversation, model.set_mode)
         with contextlib.suppress(commands.Quit):
             if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
                 notes.tell(f"{commands.describe(conversation.llm)}; /help lists commands")
@@ -75,27 +75,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Model:
-    """The loaded model, which another mode replaces."""
+    """The loaded model, and what it learns."""
 
     def __init__(self, args: argparse.Namespace, notes: _color.Notes) -> None:
         self._args = args
         self._notes = notes
         self._files = _common.find_files(args)
-        self._llm: TailoredLlama | None = None
         self._learned: Path | None = None
         if not (args.learn or args.no_learn):
             self._learned = _learned.learned_file(self._files[0])
+        mode = args.mode
+        self.llm = _generation.load(
+            args,
+            self._files,
+            mode=mode,
+            token_set=self._joined(_generation.first_set(args), mode),
+            learn=mode == "exact" and not args.no_learn,
+        )
 
-    def load(self, mode: str, **changed: Any) -> TailoredLlama:
-        self.close()
-        if "token_set" not in changed:
-            changed["token_set"] = self._first_set(mode)
-        changed["learn"] = mode == "exact" and not self._args.no_learn
-        self._llm = _generation.load(self._args, self._files, mode=mode, **changed)
-        return self._llm
-
-    def _first_set(self, mode: str) -> TokenSet | None:
-        given = _generation.first_set(self._args)
+    def _joined(self, given: TokenSet | None, mode: str) -> TokenSet | None:
+        """Return a set that in exact mode is joined by what was learned in the cache."""
         if self._learned is None or mode != "exact":
             return given
         learned = _learned.load_learned(self._learned)
@@ -104,21 +103,27 @@ class _Model:
         except VocabTailorError:  # of another tokenizer
             return given
 
-    def reload(self, mode: str) -> TailoredLlama:
+    def set_mode(self, mode: Mode) -> None:
+        """Go on in another mode; the text stays."""
         if self._args.learn:
             raise VocabTailorError("/mode: --learn stays in the mode it began with")
-        assert self._llm is not None
-        audit = self._args.audit if mode == "tailored" else 0.0
-        return self.load(mode, token_set=self._llm.token_set, audit=audit)
+        self._keep()
+        self.llm.set_mode(
+            mode,
+            audit=self._args.audit if mode == "tailored" else 0.0,
+            learn=mode == "exact" and not self._args.no_learn,
+        )
+        self.llm.set_token_set(self._joined(self.llm.token_set, mode))
+
+    def _keep(self) -> None:
+        if self._learned is not None and self.llm.mode == "exact" and self.llm.n_tokens:
+            _learned.keep_learned(self.llm, self._learned)
 
     def close(self) -> None:
-        if self._llm is not None and self._llm.n_tokens and self._args.learn:
-            self._notes.tell(_generation.save_learned(self._llm, self._args.learn))
-        if self._llm is None:
-            return
-        if self._learned is not None and self._llm.mode == "exact" and self._llm.n_tokens:
-            _learned.keep_learned(self._llm, self._learned)
-        self._llm.close()
+        if self.llm.n_tokens and self._args.learn:
+            self._notes.tell(_generation.save_learned(self.llm, self._args.learn))
+        self._keep()
+        self.llm.close()
 
 
 def _talk(
@@ -138,8 +143,7 @@ def _talk(
         except VocabTailorError as e:
             notes.tell(f"error: {e}", "error")
         except KeyboardInterrupt:  # the second key, in the middle of a step or a command
-            with contextlib.suppress(VocabTailorError):  # of a model that /mode has closed
-                conversation.llm.reset()
+            conversation.llm.reset()
             notes.tell("\nstopped; Ctrl-D ends")
 
 

@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     own = Path(named).name.removesuffix(".gguf").removesuffix(".core")
     models = {}
     for name, file, mode in [(own, "", args.mode), *aliases]:
+        if name in models or (file and name == DEFAULT_SET):
+            raise VocabTailorError(f"--alias {name}: the name is taken")
         has = mode or args.mode
         audit = args.audit if has == "tailored" else 0.0
         models[name] = Preset(name if file else DEFAULT_SET, has, audit)

@@ -79,6 +79,9 @@ def _compare(stock: dict[str, Any], split: dict[str, Any]) -> Check:
 
 def check_model(core_path: str, vocab_path: str | None) -> list[Check]:
     """Check a split model and measure its speed for some seconds."""
+    if not os.path.lexists(core_path):
+        advice = "-m takes the NAME.core.gguf that vocabtailor split has written"
+        return [Check("model", "fail", f"{core_path}: no such file", advice)]
     try:
         core, vocab = read_pair(core_path, vocab_path or sibling_store(core_path))
     except (VocabTailorError, OSError) as e:

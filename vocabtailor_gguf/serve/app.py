@@ -106,7 +106,7 @@ async def models(server: TheServer) -> dict[str, Any]:
     return {"object": "list", "data": [_told(server, name) for name in server.settings.models]}
 
 
-@guarded.get("/v1/models/{name}")
+@guarded.get("/v1/models/{name:path}")  # an alias may have slashes, as names of the hub have
 async def model(name: str, server: TheServer) -> dict[str, Any]:
     """Tell of one model."""
     return _told(server, server.model(name))
@@ -139,16 +139,18 @@ async def embeddings(request: Request, body: EmbeddingRequest, server: TheServer
 @guarded.post("/v1/tokenize")
 async def tokenize(body: TokenizeRequest, server: TheServer) -> dict[str, Any]:
     """Return the token ids of a text."""
-    ids = await run_in_threadpool(
-        server.llm.tokenize,
-        body.content.encode("utf-8"),
-        add_bos=body.add_special,
-        special=body.parse_special,
+    return {"tokens": await run_in_threadpool(_tokenized, server, body)}
+
+
+def _tokenized(server: Server, body: TokenizeRequest) -> list[Any]:
+    ids: list[int] = server.llm.tokenize(
+        body.content.encode("utf-8"), add_bos=body.add_special, special=body.parse_special
     )
     if not body.with_pieces:
-        return {"tokens": ids}
-    pieces = [server.llm.detokenize([t], special=True).decode("utf-8", "replace") for t in ids]
-    return {"tokens": [{"id": t, "piece": p} for t, p in zip(ids, pieces, strict=True)]}
+        return ids
+    detokenize = server.llm.detokenize
+    return [{"id": t, "piece": detokenize([t], special=True).decode("utf-8", "replace")}
+            for t in ids]  # fmt: skip
 
 
 class _Counted:
@@ -203,7 +205,7 @@ def create_app(pool: Pool, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # clients send headers of their own, such as x-stainless-lang
         )
     app.add_middleware(_Counted, metrics=server.metrics)
     return app

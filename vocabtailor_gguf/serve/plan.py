@@ -26,6 +26,7 @@ _SAMPLING = (
     "presence_penalty", "repeat_penalty", "stop", "logit_bias",
 )  # fmt: skip
 _MAX_TOKENS = 16  # of a completion that says nothing, as OpenAI has it
+_SEEDS = 2**32 - 1  # this one stands for a random one in llama.cpp, and is -1 for clients
 _MOST_HELD = 64  # tokens of a stream that are no text; a character has four bytes at most
 
 
@@ -123,7 +124,7 @@ def plan_completion(llm: TailoredLlama, body: CompletionRequest, preset: Preset)
         if body.echo and not isinstance(prompt, str):
             prompt = _Echoed(prompt, llm.detokenize(prompt).decode("utf-8", "ignore"))
         for j in range(body.n):
-            given = {**arguments, "prompt": prompt, "seed": (seed + j) % 2**32}
+            given = {**arguments, "prompt": prompt, "seed": (seed + j) % _SEEDS}
             runs.append(Run(i * body.n + j, _call("create_completion", given)))
     return Plan(
         tuple(ids[0]),
@@ -151,6 +152,7 @@ def plan_chat(llm: TailoredLlama, body: ChatRequest, preset: Preset) -> Plan:
         arguments["grammar"] = grammar
     arguments["messages"] = [message.plain() for message in body.messages]
     chooses = _add_tools(llm, body, arguments)
+    is_named = "tool_choice" in arguments
     try:
         _Looking(llm, Watch()).create_chat_completion(**arguments)
     except _Seen as e:
@@ -159,9 +161,11 @@ def plan_chat(llm: TailoredLlama, body: ChatRequest, preset: Preset) -> Plan:
     seed = _seed(body)
     runs = []
     for j in range(body.n):
-        given = {**arguments, "seed": (seed + j) % 2**32}
+        given = {**arguments, "seed": (seed + j) % _SEEDS}
         if chooses:
             runs.append(Run(j, _choice(given)))
+        elif is_named and body.stream:
+            runs.append(Run(j, _named(given)))
         else:
             runs.append(Run(j, _call("create_chat_completion", given)))
     return Plan(
@@ -178,6 +182,11 @@ def plan_chat(llm: TailoredLlama, body: ChatRequest, preset: Preset) -> Plan:
 
 def _call(name: str, arguments: dict[str, Any]) -> Callable[[View], Any]:
     return lambda view: getattr(view, name)(**arguments)
+
+
+def _named(arguments: dict[str, Any]) -> Callable[[View], Any]:
+    call = _call("create_chat_completion", arguments)
+    return lambda view: tools.named_once(call(view))
 
 
 def _choice(arguments: dict[str, Any]) -> Callable[[View], Any]:
@@ -206,7 +215,8 @@ def _arguments(llm: TailoredLlama, body: Generation) -> dict[str, Any]:
 
 def _seed(body: Generation) -> int:
     """Return the seed of the first choice, by default a random one; the next have the next."""
-    return secrets.randbelow(2**32) if body.seed in (None, -1) else body.seed % 2**32
+    seed = _SEEDS if body.seed is None else body.seed % 2**32
+    return secrets.randbelow(_SEEDS) if seed == _SEEDS else seed
 
 
 def _most_held(body: Generation) -> int:

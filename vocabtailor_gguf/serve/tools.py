@@ -7,11 +7,12 @@ on the chat template, like the generic format of llama.cpp's server.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from vocabtailor_gguf.llama import TailoredLlama
@@ -152,13 +153,13 @@ def with_calls(answer: dict[str, Any]) -> dict[str, Any]:
     choice = out["choices"][0]
     try:
         found = json.loads(choice["message"]["content"])
-    except ValueError:
+    except (ValueError, RecursionError):
         return out
     if "response" in found:
-        choice["message"]["content"] = found["response"]
+        choice["message"]["content"] = _whole(found["response"])
         return out
     call = found["tool_call"]
-    arguments = json.dumps(call["arguments"], ensure_ascii=False)
+    arguments = _whole(json.dumps(call["arguments"], ensure_ascii=False))
     choice["message"] = {
         "role": "assistant",
         "content": None,
@@ -174,6 +175,25 @@ def with_calls(answer: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def named_once(chunks: Generator[dict[str, Any], None, None]) -> Iterator[dict[str, Any]]:
+    """Yield the chunks of a named call, whose id and name only the first part of it tells.
+
+    Upstream repeats them in each, and clients put together what they get.
+    """
+    is_named = False
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            for choice in chunk["choices"]:
+                delta = choice["delta"]
+                calls = delta.get("tool_calls")
+                if calls and is_named:
+                    for call in calls:
+                        del call["id"], call["type"], call["function"]["name"]
+                    delta["function_call"].pop("name", None)
+                is_named = is_named or bool(calls)
+            yield chunk
+
+
 def as_chunks(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield an answer as the chunks of a stream."""
     choice = answer["choices"][0]
@@ -184,6 +204,11 @@ def as_chunks(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": choice["finish_reason"]}
     yield {**answer, "choices": [first]}
     yield {**answer, "choices": [last]}
+
+
+def _whole(text: str) -> str:
+    """Return a text without the halves of surrogate pairs that JSON's escapes can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _bad(message: str) -> ApiError:
