@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nativecheck import build, need
 
-FILES = [f"scan/{s}.cpp" for s in ("pack", "scalar", "neon", "avx2", "avx512", "avxvnni")]
+FILES = [f"scan/{s}.cpp" for s in ("pack", "scalar", "neon", "avx2", "avx512", "avxvnni", "tails")]
 CROSS = ["aarch64-linux-gnu-g++", "-static"]
 
 # compiler, emulator, a kernel that must be there

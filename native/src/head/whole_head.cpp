@@ -1,6 +1,7 @@
 #include "head/whole_head.h"
 
 #include "base/checked.h"
+#include "base/exponential.h"
 #include "store/quantize.h"
 
 #include <ggml.h>
@@ -228,6 +229,12 @@ float whole_head::margin(const float * hidden, float threshold) const {
     return static_cast<float>(scale * 2.0 * gamma * length * m_max_row_norm + 64.0 * u * (1.0 + std::fabs(static_cast<double>(threshold))));
 }
 
+// Logits that are right to a margin have weights that are right to its exponential. The rest is what the sums of tails are
+// right to, and the rounding of logits that are scaled, all of which lie within 100 of the top or weigh nothing.
+double whole_head::factor(float top, float error) {
+    return std::exp(static_cast<double>(error)) * (1.0 + 2e-4 + 0x1p-21 * (std::fabs(static_cast<double>(top)) + 100.0));
+}
+
 // what product and bias must add up to for the logit to reach a threshold: a soft cap and a scale undone
 float whole_head::product_threshold(float threshold) const {
     const vt_store_info & info  = m_store.info();
@@ -244,16 +251,18 @@ float whole_head::product_threshold(float threshold) const {
     return std::nextafter(static_cast<float>(x), -INFINITY);
 }
 
-void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                      head_tail * tails) {
     hits.clear();
     if (uses_kernel()) {
-        scan_all(hidden, n_hidden, thresholds, n_threads, hits);
+        scan_all(hidden, n_hidden, thresholds, n_threads, hits, tails);
     } else {
-        multiply(hidden, n_hidden, thresholds, n_threads, hits);
+        multiply(hidden, n_hidden, thresholds, n_threads, hits, tails);
     }
 }
 
-void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                          head_tail * tails) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
     const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden, nullptr, m_whole_states);
     std::vector<float> lowered(n_hidden), least(n_hidden);
@@ -264,9 +273,14 @@ void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * t
         lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
         least[i]              = lowered[i] - m_max_bias - slack;
     }
+    const vt_store_info &  info = m_store.info();
+    std::vector<scan_tail> weighed;
+    for (size_t i = 0; tails != nullptr && i < n_hidden; i++) {
+        weighed.push_back({tails[i].top, tails[i].cap});
+    }
     for_each_scan([&](size_t first, const scan_matrix & rows) {
         const size_t before = hits.size();
-        scan(rows, states, least.data(), n_threads, hits);
+        scan(rows, states, least.data(), n_threads, hits, weighed.empty() ? nullptr : weighed.data(), info.logit_scale);
         for (size_t i = before; i < hits.size(); i++) {
             hits[i].row += static_cast<int32_t>(first);
         }
@@ -277,6 +291,14 @@ void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * t
             hits.erase(std::remove_if(hits.begin() + static_cast<std::ptrdiff_t>(before), hits.end(), is_below), hits.end());
         }
     });
+    for (size_t i = 0; i < weighed.size(); i++) {
+        tails[i].weight = weighed[i].weight;
+        tails[i].capped = weighed[i].capped;
+        tails[i].factor = factor(tails[i].top, info.logit_scale * states.margin(i, m_max_row_norm));
+    }
+    for (scan_hit & hit : hits) {
+        hit.value *= weighed.empty() ? 1.0f : info.logit_scale;
+    }
 }
 
 // ggml adds products of halves in halves where the processor can: no useful bound holds for another order of them
@@ -288,12 +310,17 @@ bool whole_head::sums_are_halves() const {
 #endif
 }
 
-void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                          head_tail * tails) {
     const std::lock_guard<std::mutex> lock(m_product);
     const size_t                      n_embd = static_cast<size_t>(m_store.info().n_embd);
     std::vector<float>                lowered(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
         lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
+    }
+    for (size_t i = 0; tails != nullptr && i < n_hidden; i++) {
+        tails[i].weight = tails[i].capped = 0.0;
+        tails[i].factor = factor(tails[i].top, n_hidden == 1 ? 0.0f : margin(hidden + i * n_embd, std::fabs(tails[i].top) + 100.0f));
     }
     for_each_chunk(chunk_rows(m_store.info().head_row_bytes), [&](size_t first, size_t n) {
         const size_t from     = bring(first, n);
@@ -307,6 +334,10 @@ void whole_head::multiply(const float * hidden, size_t n_hidden, const float * t
                 const float value = m_chunk[i * n + row];
                 if (value >= lowered[i]) {
                     hits.push_back({static_cast<int32_t>(first + row), static_cast<int32_t>(i), value});
+                } else if (tails != nullptr) {
+                    const float weight = exp_of(value - tails[i].top);
+                    tails[i].weight += static_cast<double>(weight);
+                    tails[i].capped += static_cast<double>(std::min(weight, tails[i].cap));
                 }
             }
         }

@@ -16,13 +16,25 @@
 
 namespace vt {
 
+// What the rows weigh together that are not listed for a state. A logit's weight is exp(logit - top).
+struct head_tail {
+    float  top;           // given
+    float  cap;           // given
+    double weight = 0.0;  // sum of weights, as found
+    double capped = 0.0;  // sum of min(weight, cap)
+    double factor = 1.0;  // ggml's logits give sums, and weights of what is listed, between x / factor and x * factor
+};
+
 class whole_head {
   public:
     whole_head(store & s, vt_placement placement, int32_t n_threads);
 
     // a row of token id `row` whose logit may be thresholds[state] or more, and every one whose is, by (row, state).
-    // hidden: (n_hidden, n_embd), n_hidden <= SCAN_MAX_STATES; thresholds: (n_hidden,), final logits
-    void find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
+    // hidden: (n_hidden, n_embd), n_hidden <= SCAN_MAX_STATES; thresholds: (n_hidden,), final logits.
+    // tails: NULL or (n_hidden,), where can_weigh(); hits hold logits then
+    void find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+              head_tail * tails = nullptr);
+    bool can_weigh() const { return !uses_kernel() || (m_bias.empty() && m_store.info().logit_softcap == 0.0f); }
 
     // all logits of one state, (n_vocab,)
     void logits(const float * hidden, int32_t n_threads, float * out);
@@ -76,12 +88,16 @@ class whole_head {
     // first row of a chunk in m_head, which is filled with it where it holds one chunk only
     size_t bring(size_t first, size_t n);
 
-    void scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
-    void multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
+    void scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                  head_tail * tails);
+    void multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                  head_tail * tails);
 
     bool  sums_are_halves() const;
     float margin(const float * hidden, float threshold) const;
     float product_threshold(float threshold) const;
+
+    static double factor(float top, float error);
 };
 
 }  // namespace vt

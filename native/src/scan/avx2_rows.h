@@ -128,7 +128,10 @@ template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void run_r
     for (int r = 0; r < N; r++) {
 #pragma GCC unroll 2
         for (int b = 0; b < BUNDLES; b++) {
-            const __m256   x    = fold<SIDE>(sum[r][b]);
+            const __m256 x = fold<SIDE>(sum[r][b]);
+            if (job.values != nullptr) {
+                _mm256_storeu_ps(job.values + ((row + r) * BUNDLES + b) * 8, x);
+            }
             const unsigned mask = (unsigned) _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_load_ps(job.thresholds + b * 8), _CMP_GE_OQ));
             if (__builtin_expect(mask != 0, 0)) {
                 alignas(32) float lanes[8];

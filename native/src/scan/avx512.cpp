@@ -148,7 +148,10 @@ template <class F, int SIDE, int N> TARGET static inline void run_rows(const sca
     const __m512 thr = _mm512_load_ps(job.thresholds);
 #    pragma GCC  unroll 16
     for (int r = 0; r < N; r++) {
-        const __m512   x    = fold<SIDE>(sum[r]);
+        const __m512 x = fold<SIDE>(sum[r]);
+        if (job.values != nullptr) {
+            _mm512_storeu_ps(job.values + (row + r) * 16, x);
+        }
         const unsigned mask = _mm512_cmp_ps_mask(x, thr, _CMP_GE_OQ);
         if (__builtin_expect(mask != 0, 0)) {
             alignas(64) float lanes[16];

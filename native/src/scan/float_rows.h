@@ -23,6 +23,15 @@ __attribute__((noinline, cold)) static void emit_floats(const scan_job & job, in
     }
 }
 
+// n of the four sums
+template <int S> TARGET static inline void keep_floats(const scan_job & job, int64_t row, int state, int n, const sums4 & x) {
+    float lanes[4];
+    memcpy(lanes, &x, sizeof(lanes));
+    for (int i = 0; i < n; i++) {
+        job.values[(row + i / S) * job.layout.bundles + state + i % S] = lanes[i];
+    }
+}
+
 template <class F, int N, int S> TARGET static inline void run_floats(const scan_job & job, int64_t row, int state) {
     constexpr int PAIR  = 2 * LANES;
     const float * h     = job.states + (size_t) state * (size_t) job.n_values;
@@ -60,7 +69,10 @@ template <class F, int N, int S> TARGET static inline void run_floats(const scan
         for (int k = 0; k < 4; k++) {
             thresholds[k] = i + k < N * S ? job.thresholds[state + (i + k) % S] : __builtin_nanf("");
         }
-        const sums4    x    = add_lanes(sum + i);
+        const sums4 x = add_lanes(sum + i);
+        if (job.values != nullptr) {
+            keep_floats<S>(job, row + i / S, state + i % S, N * S - i < 4 ? N * S - i : 4, x);
+        }
         const unsigned mask = reaching(x, thresholds);
         if (__builtin_expect(mask != 0, 0)) {
             emit_floats<S>(job, row + i / S, state + i % S, mask, x);

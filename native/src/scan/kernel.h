@@ -198,6 +198,7 @@ struct scan_job {
 
     const float * thresholds;  // [bundle][lane], of scan_thresholds; [state] for rows of floats
     void *        hits;        // for scan_emit
+    float *       values;      // NULL, or where all results go: [row][bundle][lane]; [row][state] for rows of floats
 };
 
 void scan_emit(void * hits, int64_t row, int state, float value);

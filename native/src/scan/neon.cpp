@@ -98,6 +98,9 @@ template <class F, int BUNDLES, int N> TARGET static inline void run_rows_1(cons
     for (int r = 0; r < N; r++) {
         for (int b = 0; b < BUNDLES; b++) {
             const float x = vaddvq_f32(sum[r][b]);
+            if (job.values != nullptr) {
+                job.values[((row + r) * BUNDLES + b) * 4] = x;
+            }
             if (x >= job.thresholds[b * 4]) {
                 scan_emit(job.hits, job.row_first + row + r, b, x);
             }
@@ -148,6 +151,9 @@ template <class F, int BUNDLES, int N> TARGET static inline void run_rows_4(cons
     }
     for (int r = 0; r < N; r++) {
         for (int b = 0; b < BUNDLES; b++) {
+            if (job.values != nullptr) {
+                vst1q_f32(job.values + ((row + r) * BUNDLES + b) * 4, sum[r][b]);
+            }
             const uint32x4_t ge = vcgeq_f32(sum[r][b], vld1q_f32(job.thresholds + b * 4));
             if (vmaxvq_u32(ge) == 0) {
                 continue;

@@ -136,7 +136,7 @@ void scan_emit(void * hits, int64_t row, int state, float value) {
     static_cast<std::vector<scan_hit> *>(hits)->push_back({static_cast<int32_t>(row), state, value});
 }
 
-void scan_pack::run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits) const {
+void scan_pack::run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits, float * values) const {
     job.layout     = m_layout;
     job.h          = m_h.data();
     job.d          = m_d.data();
@@ -145,6 +145,7 @@ void scan_pack::run(scan_job job, const scan_thresholds & thresholds, std::vecto
     job.states     = m_states.data();
     job.thresholds = thresholds.lanes;
     job.hits       = &hits;
+    job.values     = values;
     m_kernel.run(job);
 }
 

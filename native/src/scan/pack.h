@@ -65,8 +65,12 @@ class scan_pack {
     // thresholds: (n_states,)
     scan_thresholds lanes(const float * thresholds) const;
 
-    // appends to hits the rows of a job whose logits reach the thresholds
-    void run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits) const;
+    // lanes of a row's results, and of one state
+    size_t n_lanes() const { return static_cast<size_t>(m_layout.bundles * (m_format.floats ? 1 : m_layout.lanes())); }
+    size_t per_state() const { return m_format.floats ? 1 : static_cast<size_t>(m_layout.per_state()); }
+
+    // appends to hits the rows of a job whose logits reach the thresholds; values: NULL or space for all results, n_lanes() a row
+    void run(scan_job job, const scan_thresholds & thresholds, std::vector<scan_hit> & hits, float * values = nullptr) const;
 
   private:
     void pack_groups(const scan_quants & x);

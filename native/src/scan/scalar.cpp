@@ -71,6 +71,9 @@ template <class F> static void run_type(const scan_job & job) {
                     sum -= load_float(q + tile::MINIMA) * (d * (float) all);
                 }
             }
+            if (job.values != nullptr) {
+                job.values[(r * job.layout.bundles + s) * n_lanes] = sum;
+            }
             if (sum >= job.thresholds[s * n_lanes]) {
                 scan_emit(job.hits, job.row_first + r, s, sum);
             }
@@ -103,6 +106,9 @@ template <class F> static void run_float_type(const scan_job & job) {
                 }
             }
             const float x = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+            if (job.values != nullptr) {
+                job.values[r * job.layout.bundles + s] = x;
+            }
             if (x >= job.thresholds[s]) {
                 scan_emit(job.hits, job.row_first + r, s, x);
             }

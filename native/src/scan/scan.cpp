@@ -232,14 +232,41 @@ double scan_max_row_norm(const scan_matrix & m, int32_t n_threads) {
     return norm_up(*std::max_element(most.begin(), most.end()));
 }
 
-void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits) {
+void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+          scan_tail * tails, float scale) {
     if (m.n_rows < 0 || m.n_rows > std::numeric_limits<int32_t>::max()) {
         throw error(VT_ERROR_ARGUMENT, "scan: n_rows out of range");
     }
     check_threads(n_threads);
-    const scan_thresholds              lanes = states.pack().lanes(thresholds);
-    std::vector<std::vector<scan_hit>> found(static_cast<size_t>(n_threads));
-    for_each_piece(m, n_threads, [&](size_t thread, const scan_job & job) { states.pack().run(job, lanes, found[thread]); });
+    const scan_thresholds               lanes = states.pack().lanes(thresholds);
+    std::vector<std::vector<scan_hit>>  found(static_cast<size_t>(n_threads));
+    const size_t                        n_states = states.n_states();
+    const scan_lanes                    places   = {states.pack().n_lanes(), states.pack().per_state(), lanes.lanes, scale};
+    std::vector<std::vector<scan_tail>> weighed(static_cast<size_t>(n_threads));
+    std::vector<std::vector<float>>     values(static_cast<size_t>(n_threads));
+    if (tails != nullptr) {
+        for (std::vector<scan_tail> & w : weighed) {
+            for (size_t s = 0; s < n_states; s++) {
+                w.push_back({tails[s].top, tails[s].cap});
+            }
+        }
+    }
+    for_each_piece(m, n_threads, [&](size_t thread, const scan_job & job) {
+        std::vector<float> & all = values[thread];
+        if (tails != nullptr) {
+            all.resize(std::max(all.size(), static_cast<size_t>(job.n_rows) * places.stride));
+        }
+        states.pack().run(job, lanes, found[thread], tails != nullptr ? all.data() : nullptr);
+        if (tails != nullptr) {
+            add_tails(places, all.data(), static_cast<size_t>(job.n_rows), weighed[thread].data(), n_states);
+        }
+    });
+    for (const std::vector<scan_tail> & w : weighed) {
+        for (size_t s = 0; s < w.size(); s++) {
+            tails[s].weight += w[s].weight;
+            tails[s].capped += w[s].capped;
+        }
+    }
 
     const size_t n_before = hits.size();
     for (const std::vector<scan_hit> & f : found) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pack.h"
+#include "tails.h"
 
 #include <cstdint>
 #include <memory>
@@ -52,7 +53,9 @@ class scan_states {
 double scan_max_row_norm(const scan_matrix & m, int32_t n_threads);
 
 // thresholds: (n_states,). Appends the hits by (row, state); at a threshold of -infinity those are all rows, with NaN where
-// a sum overflows.
-void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits);
+// a sum overflows. tails: NULL or
+// (n_states,), to which the other rows are added; scale: of a result for it to be a logit.
+void scan(const scan_matrix & m, const scan_states & states, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+          scan_tail * tails = nullptr, float scale = 1.0f);
 
 }  // namespace vt
