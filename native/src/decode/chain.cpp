@@ -11,7 +11,8 @@ namespace vt {
 
 namespace {
 
-constexpr int MAX_DEPTH = 16;  // of chains in chains
+constexpr int   MAX_DEPTH   = 16;    // of chains in chains
+constexpr float BUCKETS_END = 1e8f;  // llama.cpp sorts in buckets, whose numbers overflow beyond this
 
 std::string name_of(const llama_sampler * s) {
     return s != nullptr && s->iface != nullptr && s->iface->name != nullptr ? llama_sampler_name(s) : "custom";
@@ -83,7 +84,7 @@ chain::chain(const chain & other)
 }
 
 void chain::find_selector(const known_samplers & known) {
-    bool done = false;
+    bool done = false, is_next = false, is_hidden = false;
     for (int i = 0; i < llama_sampler_chain_n(m_samplers); i++) {
         llama_sampler *      s = llama_sampler_chain_get(m_samplers, i);
         const sampler_traits t = known.find(s);
@@ -95,6 +96,10 @@ void chain::find_selector(const known_samplers & known) {
             m_plan->grammar = i;
         }
         if (done) {
+            if (m_plan->select == selector::top_p) {
+                follow_top_p(s, t.kind, is_next);
+                is_next = false;
+            }
             // greedy marks a token and keeps the others: what follows sees all of them
             m_plan->select = m_plan->select == selector::greedy ? selector::other : m_plan->select;
             continue;
@@ -102,7 +107,13 @@ void chain::find_selector(const known_samplers & known) {
         switch (t.kind) {
         case sampler_kind::bias: m_plan->biases.push_back(i); [[fallthrough]];
         case sampler_kind::modifier:
-        case sampler_kind::grammar: m_plan->n_modifiers = i + 1; continue;
+        case sampler_kind::penalties:
+        case sampler_kind::grammar:
+            // what a grammar rules out and DRY lowers may lie anywhere, and a tail would be too heavy
+            is_hidden           = is_hidden || t.kind == sampler_kind::modifier || t.kind == sampler_kind::grammar;
+            m_plan->n_modifiers = i + 1;
+            m_plan->n_decided   = i + 1;
+            continue;
         case sampler_kind::greedy: m_plan->select = selector::greedy; break;
         case sampler_kind::top_k:
             m_plan->k      = n_least_kept(s);
@@ -115,10 +126,34 @@ void chain::find_selector(const known_samplers & known) {
                 m_plan->reach  = min_p_reach(s);
             }
             break;
+        case sampler_kind::top_p:
+            m_plan->nucleus = nucleus(s, n_least_kept(s));
+            if (m_plan->nucleus.is_known() && !is_hidden) {
+                m_plan->select = selector::top_p;
+                is_next        = true;
+            }
+            m_plan->n_decided = i + 1;  // what it has kept, it must not cut again
+            break;
         default: break;
         }
         done = true;
     }
+    // an order of candidates means nothing to what draws none of them
+    m_plan->is_ordered = m_plan->is_ordered && m_plan->ends_in_order;
+}
+
+void chain::follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_next) {
+    plan & p = *m_plan;
+    if (kind == sampler_kind::min_p && is_next && n_least_kept(s) == 1) {
+        p.nucleus.set_reach(min_p_reach(s));
+    }
+    if (kind == sampler_kind::temperature) {
+        // weights that are shares of one fall the more, the smaller they are
+        p.is_sharpened = p.is_sharpened && probe(s, {1.0f}).front().logit >= 1.0f;
+    }
+    const bool is_end = kind == sampler_kind::greedy || kind == sampler_kind::draw;
+    p.is_ordered      = p.is_ordered && !p.ends_in_order && (is_end || kind == sampler_kind::min_p || kind == sampler_kind::temperature);
+    p.ends_in_order   = is_end;
 }
 
 const llama_sampler * chain::grammar() const {
@@ -130,6 +165,12 @@ const llama_sampler * chain::grammar() const {
 std::vector<int32_t> chain::raised(int32_t n_vocab) const {
     std::vector<int32_t> ids;
     const size_t         n = static_cast<size_t>(n_vocab);
+    for (int i = 0; i < m_plan->n_modifiers && needs_tail(); i++) {
+        add_changed(llama_sampler_chain_get(m_samplers, i), n, ids);
+    }
+    if (needs_tail()) {
+        return ids;
+    }
     if (!m_plan->biases.empty()) {
         make_places(n);
     }
@@ -150,6 +191,21 @@ std::vector<int32_t> chain::raised(int32_t n_vocab) const {
         }
     }
     return ids;
+}
+
+void chain::add_changed(const llama_sampler * s, size_t n, std::vector<int32_t> & ids) const {
+    std::vector<bool> is_changed(n, false);
+    for (const float base : {-1.0f, 1.0f, 100.0f / 3.0f}) {
+        const candidates moved = probe(s, std::vector<float>(n, base));
+        for (size_t id = 0; id < n; id++) {
+            is_changed[id] = is_changed[id] || moved[id].logit != base;
+        }
+    }
+    for (size_t id = 0; id < n; id++) {
+        if (is_changed[id]) {
+            ids.push_back(static_cast<int32_t>(id));
+        }
+    }
 }
 
 void chain::make_places(size_t n) const {
@@ -205,7 +261,7 @@ void chain::modify(candidates & c) {
 
 bool chain::select(candidates & c, float & threshold) const {
     const plan & p = *m_plan;
-    if (p.select == selector::other || c.empty() || (p.select == selector::top_k && c.size() < p.k)) {
+    if (p.select == selector::other || p.select == selector::top_p || c.empty() || (p.select == selector::top_k && c.size() < p.k)) {
         return false;
     }
     const auto  less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
@@ -217,8 +273,7 @@ bool chain::select(candidates & c, float & threshold) const {
         const auto kth = logits.begin() + static_cast<std::ptrdiff_t>(p.k - 1);
         std::nth_element(logits.begin(), kth, logits.end(), std::greater<float>());
         threshold = *kth;
-        // llama.cpp sorts in buckets, whose numbers overflow beyond this
-        if (!(best < 1e8f)) {
+        if (!(best < BUCKETS_END)) {
             return false;
         }
     } else if (p.select == selector::min_p) {
@@ -240,10 +295,67 @@ bool chain::select(candidates & c, float & threshold) const {
     return true;
 }
 
-int32_t chain::choose(candidates c) {
+bool chain::select(candidates & c, float & threshold, double & weight) const {
+    if (!needs_tail()) {
+        weight = 0.0;
+        return select(c, threshold);
+    }
+    const auto is_good = [](const llama_token_data & x) { return x.logit < BUCKETS_END; };
+    if (c.empty() || !std::all_of(c.begin(), c.end(), is_good)) {
+        return false;
+    }
+    threshold = m_plan->nucleus.narrow(c, weight);
+    return std::isfinite(threshold);
+}
+
+int32_t chain::guess(const candidates & c, float threshold, double weight) {
+    double known = 0.0;
+    for (const llama_token_data & x : c) {
+        known += std::exp(static_cast<double>(x.logit - c.front().logit));
+    }
+    const double others = std::max(0.0, weight - known);
+    const tail   t      = {c.front().logit, others, others, 0.0, nucleus::cap(weight)};
+    const size_t n      = m_plan->nucleus.find(c, threshold, t).least;
+    return choose(candidates(c.begin(), n == 0 ? c.end() : c.begin() + static_cast<std::ptrdiff_t>(n)), true);
+}
+
+bool chain::settle(candidates & c, float threshold, const tail & others, int32_t & token) {
+    const auto is_above = [](const llama_token_data & a, const llama_token_data & b) { return a.logit > b.logit; };
+    std::sort(c.begin(), c.end(), is_above);
+    if (c.empty() || !(c.front().logit < BUCKETS_END)) {
+        return false;
+    }
+    const auto          is_equal = [](const llama_token_data & a, const llama_token_data & b) { return a.logit == b.logit; };
+    const auto          first    = [&](size_t n) { return c.begin() + static_cast<std::ptrdiff_t>(std::min(n, c.size())); };
+    const nucleus::cuts cuts     = m_plan->nucleus.find(c, threshold, others);
+    if (cuts.most == 0) {
+        return false;
+    }
+    const auto end       = first(cuts.most + 1);
+    const bool is_unique = std::adjacent_find(c.begin(), end, is_equal) == end;
+    if (cuts.least == cuts.most && cuts.n_beyond == 0 && is_unique) {
+        token = choose(candidates(c.begin(), first(cuts.most)), true);
+        return true;
+    }
+    if (!m_plan->is_ordered || (cuts.n_beyond > 0 && !m_plan->is_sharpened)) {
+        return false;
+    }
+    chain      other(*this);
+    candidates most(c.begin(), first(cuts.most));
+    most.resize(most.size() + cuts.n_beyond, {-1, threshold, 0.0f});
+    token = choose(std::move(most), true);
+    if (other.choose(candidates(c.begin(), first(cuts.least)), true) != token) {
+        return false;
+    }
+    const auto chosen = std::find_if(c.begin(), c.end(), [&](const llama_token_data & x) { return x.id == token; });
+    return chosen != c.end() && std::count_if(c.begin(), c.end(), [&](const llama_token_data & x) { return is_equal(x, *chosen); }) == 1;
+}
+
+int32_t chain::choose(candidates c, bool is_sorted) {
     llama_token_data_array cur = view(c);
+    cur.sorted                 = is_sorted;
     attempt([&] {
-        for (int i = m_plan->n_modifiers; i < llama_sampler_chain_n(m_samplers); i++) {
+        for (int i = m_plan->n_decided; i < llama_sampler_chain_n(m_samplers); i++) {
             llama_sampler_apply(llama_sampler_chain_get(m_samplers, i), &cur);
         }
     });

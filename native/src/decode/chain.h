@@ -3,13 +3,15 @@
 // A chain begins with modifiers, which change the logits of tokens one by one (penalties, grammar, logit bias), and goes
 // on with a selector. What reaches the rest of the chain is what the selector keeps: the best token (greedy), the best k
 // (top-k), or those near enough to the best (min-p). So candidates below a threshold, which follows from any subset of
-// the candidates, cannot change the decision. With another selector (top-p, typical, mirostat, a plain draw) they can,
-// and the chain needs the whole vocabulary.
+// the candidates, cannot change the decision. What top-p keeps depends on all candidates, but of those that are unlikely to
+// be kept it is enough to know about how much they weigh together (decode/nucleus.h). With another selector (typical,
+// mirostat, a plain draw) the chain needs the whole vocabulary.
 //
 // It works on a clone, so that a decision can be taken back. Where a sampler is not llama.cpp's, or its clone does not go
 // on as it would itself, the chain is borrowed: it decides on the whole vocabulary with the caller's own samplers.
 #pragma once
 
+#include "decode/nucleus.h"
 #include "decode/samplers.h"
 
 #include <cstddef>
@@ -29,11 +31,14 @@ class chain {
     chain & operator=(chain &&) = default;
     chain(chain &&)             = default;
 
-    // ids whose logits a bias may raise
+    // ids whose logits a bias may raise; where tails are needed, all whose logits a modifier changes
     std::vector<int32_t> raised(int32_t n_vocab) const;
 
     // whether decisions on a part of the candidates are possible at all
     bool can_decide_on_part() const { return m_plan->select != selector::other; }
+
+    // whether decisions need to know what the candidates below a threshold weigh
+    bool needs_tail() const { return m_plan->select == selector::top_p; }
 
     // whether the best candidate is taken
     bool is_greedy() const { return m_plan->select == selector::greedy; }
@@ -56,8 +61,18 @@ class chain {
     // false where only the whole vocabulary can tell
     bool select(candidates & c, float & threshold) const;
 
+    // the same where tails are needed: keeps those that the selector is likely to keep, sorted; weight: of all in c
+    bool select(candidates & c, float & threshold, double & weight) const;
+
     // the rest of the chain on what was selected
-    int32_t choose(candidates c);
+    int32_t choose(candidates c, bool is_sorted = false);
+
+    // the likely choice among what was selected, where candidates in the set weigh so much
+    int32_t guess(const candidates & c, float threshold, double weight);
+
+    // The choice among all; c: all that reach the threshold. False where only the whole vocabulary can tell: the chain's
+    // state is not what it was then.
+    bool settle(candidates & c, float threshold, const tail & others, int32_t & token);
 
     // all at once; c: the whole vocabulary by id
     int32_t decide_on_all(candidates & c);
@@ -66,14 +81,19 @@ class chain {
     void accept(int32_t token, bool is_end = true);
 
   private:
-    enum class selector { greedy, top_k, min_p, other };
+    enum class selector { greedy, top_k, min_p, top_p, other };
 
     // found once, shared by copies
     struct plan {
-        int              n_modifiers   = 0;
-        selector         select        = selector::other;
-        size_t           k             = 0;     // of top-k
-        float            reach         = 0.0f;  // of min-p: how far below the best logit it keeps tokens
+        int              n_modifiers = 0;
+        int              n_decided   = 0;  // samplers before those that are applied to what was selected
+        selector         select      = selector::other;
+        size_t           k           = 0;        // of top-k
+        float            reach       = 0.0f;     // of min-p: how far below the best logit it keeps tokens
+        vt::nucleus      nucleus;                // of top-p
+        bool             is_ordered    = true;   // what follows top-p cuts and draws in order,
+        bool             ends_in_order = false;  // and the last one draws;
+        bool             is_sharpened  = true;   // temperatures are 1 at most
         bool             is_replayable = true;
         std::vector<int> biases;  // of the modifiers
         bool             has_grammar = false;
@@ -88,6 +108,8 @@ class chain {
     bool                  m_has_failed = false;  // the clone
 
     void                       find_selector(const known_samplers & known);
+    void                       follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_next);
+    void                       add_changed(const llama_sampler * s, size_t n, std::vector<int32_t> & ids) const;
     void                       make_places(size_t n) const;
     void                       apply_bias(llama_sampler * bias, candidates & c) const;
     template <typename F> void attempt(F && step);

@@ -1,5 +1,6 @@
 #include "decode/samplers.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace vt {
@@ -24,20 +25,20 @@ llama_sampler * make_bias() {
 //   not replayed: xtc draws only where there are two candidates, mirostat and adaptive-p keep averages of probabilities
 const entry TABLE[] = {
     {[] { return llama_sampler_init_temp(1.0f); }, {kind::transparent, true, true}},
-    {[] { return llama_sampler_init_penalties(1, 1, 2.0f, 0.0f, 0.0f); }, {kind::modifier, true, true}},
+    {[] { return llama_sampler_init_penalties(1, 1, 2.0f, 0.0f, 0.0f); }, {kind::penalties, true, true}},
     {[] { return llama_sampler_init_dry(nullptr, 1.0f, 1.0f, 1, 1, nullptr, 0); }, {kind::modifier, true, true}},
     {make_bias, {kind::bias, true, true}},
     {[] { return llama_sampler_init_grammar(nullptr, "", ""); }, {kind::grammar, true, true}},
     {[] { return llama_sampler_init_greedy(); }, {kind::greedy, true, true}},
     {[] { return llama_sampler_init_top_k(1); }, {kind::top_k, true, true}},
     {[] { return llama_sampler_init_min_p(0.5f, 1); }, {kind::min_p, true, true}},
-    {[] { return llama_sampler_init_top_p(0.5f, 1); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_top_p(0.5f, 1); }, {kind::top_p, true, true}},
     {[] { return llama_sampler_init_typical(0.5f, 1); }, {kind::other, true, true}},
     {[] { return llama_sampler_init_top_n_sigma(1.0f); }, {kind::other, true, true}},
-    {[] { return llama_sampler_init_temp(2.0f); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_temp(2.0f); }, {kind::temperature, true, true}},
     {[] { return llama_sampler_init_temp_ext(2.0f, 1.0f, 1.0f); }, {kind::other, true, true}},
     {[] { return llama_sampler_init_infill(nullptr); }, {kind::other, true, true}},
-    {[] { return llama_sampler_init_dist(0); }, {kind::other, true, true}},
+    {[] { return llama_sampler_init_dist(0); }, {kind::draw, true, true}},
     {[] { return llama_sampler_init_xtc(0.5f, 0.1f, 1, 0); }, {kind::other, true, false}},
     {[] { return llama_sampler_init_mirostat(1, 0, 1.0f, 1.0f, 1); }, {kind::other, true, false}},
     {[] { return llama_sampler_init_mirostat_v2(0, 1.0f, 1.0f); }, {kind::other, true, false}},
@@ -82,6 +83,26 @@ size_t n_least_kept(const llama_sampler * sampler) {
         logits[i] = -200.0f * static_cast<float>(i);
     }
     return probe(sampler, logits).size();
+}
+
+// Some best candidates that are equal, as many as are kept at least, and more that are equal, too: what stands before the
+// others has a probability that grows with the distance, and alone is kept where that reaches p.
+p_bounds top_p_bounds(const llama_sampler * sampler, size_t n_least) {
+    p_bounds found = {0.0f, 1.0f};
+    float    near = 0.0f, far = 128.0f;
+    for (int i = 0; i < 40; i++) {
+        const float        middle = 0.5f * (near + far);
+        std::vector<float> logits(n_least + 64, 0.0f);
+        std::fill_n(logits.begin(), n_least, middle);
+        const candidates kept = probe(sampler, logits);
+        float            sum  = 0.0f;
+        for (size_t k = 0; k < std::min(n_least, kept.size()); k++) {
+            sum += kept[k].p;
+        }
+        (kept.size() <= n_least ? far : near)             = middle;
+        (kept.size() <= n_least ? found.high : found.low) = sum;
+    }
+    return found;
 }
 
 float min_p_reach(const llama_sampler * sampler) {

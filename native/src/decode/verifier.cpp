@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace vt {
 
@@ -40,7 +41,7 @@ void verifier::begin(const llama_sampler * samplers) {
     std::unique_ptr<chain>     c(new chain(samplers));
     const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
     active().append(ids.data(), ids.size());
-    if (!c->can_decide_on_part()) {
+    if (!can_draft(*c)) {
         m_whole.expect_logits();
     }
     end();
@@ -166,10 +167,44 @@ int32_t verifier::decide_again(chain & c, step & s, const std::vector<int32_t> &
     m_extra.set_static(rows.data(), rows.size());
     fill(m_extra, c, s.hidden.data(), m_candidates);
     s.kept.insert(s.kept.end(), m_candidates.begin(), m_candidates.end());
-    if (c.select(s.kept, s.threshold)) {
+    if (c.select(s.kept, s.threshold, s.weight)) {
         stopwatch watch(m_stats.t_sample_us);
         return c.choose(s.kept);
     }
+    c = chain(s.before);
+    return decide_on_all(c, s);
+}
+
+head_tail verifier::tail_of(const step & s) const {
+    return {s.kept.front().logit, nucleus::cap(s.weight)};
+}
+
+// which of the logits that were filled in last modifiers have changed
+void verifier::note_changes(step & s, const std::vector<int32_t> & ids) const {
+    for (size_t i = 0; i < ids.size(); i++) {
+        if (m_candidates[i].logit != m_logits[i]) {
+            s.changed.push_back({ids[i], m_logits[i], m_candidates[i].logit});
+        }
+    }
+}
+
+int32_t verifier::settle(chain & c, step & s, const std::vector<int32_t> & rows, const std::vector<scan_hit> & listed, const head_tail & found) {
+    candidates all = s.kept;
+    if (!rows.empty()) {
+        m_extra.set_static(rows.data(), rows.size());
+        fill(m_extra, c, s.hidden.data(), m_candidates);
+        note_changes(s, rows);
+        std::copy_if(m_candidates.begin(), m_candidates.end(), std::back_inserter(all),
+                     [&](const llama_token_data & x) { return x.logit >= s.threshold; });
+    }
+    int32_t token = -1;
+    {
+        stopwatch watch(m_stats.t_sample_us);
+        if (c.settle(all, s.threshold, weigh_others(all, s.threshold, s.changed, listed, found), token)) {
+            return token;
+        }
+    }
+    m_whole.expect_logits();  // it will happen again
     c = chain(s.before);
     return decide_on_all(c, s);
 }
@@ -209,9 +244,12 @@ bool verifier::choose_draft(step & s) {
         fill(active(), *m_chain, s.hidden.data(), m_candidates);
         stopwatch   watch(m_stats.t_sample_us);
         const float ahead = lead(m_candidates);
-        if (m_chain->select(m_candidates, s.threshold)) {
+        if (m_chain->needs_tail()) {
+            note_changes(s, active().ids());
+        }
+        if (m_chain->select(m_candidates, s.threshold, s.weight)) {
             s.kept.assign(m_candidates.begin(), m_candidates.end());
-            s.token = m_chain->choose(s.kept);
+            s.token = m_chain->needs_tail() ? m_chain->guess(s.kept, s.threshold, s.weight) : m_chain->choose(s.kept);
             m_chain->accept(s.token, ends(s.token));
             m_length.record_draft(ahead, !m_chain->is_greedy());
             return true;
@@ -265,20 +303,29 @@ bool verifier::had(const step & s, int32_t row) const {
 
 // makes the steps true, drops those after a change, returns how many drafted tokens were true
 size_t verifier::verify() {
-    const size_t       n = m_steps.size();
-    std::vector<float> hidden, thresholds;
+    const size_t           n = m_steps.size();
+    std::vector<float>     hidden, thresholds;
+    std::vector<head_tail> tails;
+    const bool             weighs = m_chain->needs_tail();
     for (const step & s : m_steps) {
         hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
         thresholds.push_back(s.threshold);
+        if (weighs) {
+            tails.push_back(tail_of(s));
+        }
     }
     {
         stopwatch watch(m_stats.t_head_us);
-        m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits);
+        m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits, weighs ? tails.data() : nullptr);
     }
-    head &                            h = active();
-    std::vector<std::vector<int32_t>> outside(n);
+    head &                             h = active();
+    std::vector<std::vector<int32_t>>  outside(n);
+    std::vector<std::vector<scan_hit>> listed(n);
     for (const scan_hit & hit : m_hits) {
         const size_t i = static_cast<size_t>(hit.state);
+        if (weighs) {
+            listed[i].push_back(hit);
+        }
         if (!had(m_steps[i], hit.row)) {
             outside[i].push_back(hit.row);
         }
@@ -286,12 +333,13 @@ size_t verifier::verify() {
     for (size_t i = 0; i < n; i++) {
         const std::vector<int32_t> & ids = outside[i];
         step &                       s   = m_steps[i];
-        if (ids.empty()) {
+        if (ids.empty() && !weighs) {
             continue;
         }
-        h.append(ids.data(), ids.size());
+        const std::vector<int32_t> likely = weighs ? likely_rows(ids, listed[i], tails[i].top) : ids;
+        h.append(likely.data(), likely.size());
         chain         again(s.before);
-        const int32_t token = decide_again(again, s, ids);
+        const int32_t token = weighs ? settle(again, s, ids, listed[i], tails[i]) : decide_again(again, s, ids);
         again.accept(token, ends(token));
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
@@ -346,7 +394,7 @@ void verifier::take_steps() {
     const int32_t room  = static_cast<int32_t>(llama_n_ctx_seq(m_session.context())) - m_pos;
     const size_t  most  = m_is_first ? std::min(FIRST_BLOCK, m_max_block) : m_max_block;
     const size_t  limit = std::min({most, m_left, static_cast<size_t>(std::max(room, 1))});
-    const size_t  n     = m_chain->can_decide_on_part() && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
+    const size_t  n     = can_draft(*m_chain) && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
     m_steps.clear();
     m_n_given = 0;
     m_base    = m_pos;
@@ -393,7 +441,7 @@ int32_t verifier::sample(size_t left) {
 int32_t verifier::give() {
     const int32_t token = m_steps[m_n_given].token;
     // penalties that raise logits may choose it again
-    if (m_chain->can_decide_on_part()) {
+    if (can_draft(*m_chain)) {
         active().append(&token, 1);
     }
     m_n_given++;
@@ -420,21 +468,30 @@ int32_t verifier::audit(const llama_sampler * samplers) {
     const auto           is_here = [&](int32_t id) { return h.contains(id); };
     rows.erase(std::remove_if(rows.begin(), rows.end(), is_here), rows.end());
 
-    int32_t token = -1;
-    if (n_states(s) == 1) {
-        fill(active(), c, s.hidden.data(), s.kept);
+    int32_t    token      = -1;
+    const bool can_select = n_states(s) == 1 && can_draft(c);
+    if (can_select) {
+        fill(active(), c, s.hidden.data(), m_candidates);
+        note_changes(s, active().ids());
+        s.kept = m_candidates;
     }
-    if (n_states(s) == 1 && c.select(s.kept, s.threshold)) {
+    if (can_select && c.select(s.kept, s.threshold, s.weight)) {
+        head_tail found = tail_of(s);
         {
             stopwatch watch(m_stats.t_head_us);
-            m_whole.find(s.hidden.data(), 1, &s.threshold, n_threads(), m_hits);
+            m_whole.find(s.hidden.data(), 1, &s.threshold, n_threads(), m_hits, c.needs_tail() ? &found : nullptr);
         }
         for (const scan_hit & hit : m_hits) {
             if (!h.contains(hit.row) && std::find(rows.begin(), rows.end(), hit.row) == rows.end()) {
                 rows.push_back(hit.row);
             }
         }
-        token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
+        if (c.needs_tail()) {
+            const std::vector<scan_hit> listed = m_hits;
+            token                              = settle(c, s, rows, listed, found);
+        } else {
+            token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
+        }
     } else {
         c     = chain(s.before);
         token = decide_on_all(c, s);

@@ -16,6 +16,7 @@
 #include "decode/chain.h"
 #include "decode/counts.h"
 #include "decode/grammar_text.h"
+#include "decode/listed.h"
 #include "decode/passes.h"
 #include "decode/session.h"
 #include "head/whole_head.h"
@@ -71,8 +72,10 @@ class verifier {
         chain              before;  // the chain before it decided
         candidates         kept;    // what its selector kept, modified
         float              threshold = 0.0f;
-        int32_t            token     = -1;  // drafted, then verified
-        size_t             n_rows    = 0;   // of the active set that has drafted it
+        int32_t            token     = -1;   // drafted, then verified
+        size_t             n_rows    = 0;    // of the active set that has drafted it
+        double             weight    = 0.0;  // of the active set, where the chain needs tails
+        std::vector<moved> changed   = {};   // by modifiers, of the active set and of what was listed
     };
 
     session &              m_session;
@@ -107,8 +110,14 @@ class verifier {
     // logits of rows of a head for one state, modified by a chain
     void fill(head & h, chain & c, const float * hidden, candidates & out);
 
-    // a step's decision on what it has kept and on rows beside; the chain is the one before it
+    // a step's decision on what it has kept and on rows beside; the chain is the one before it. Where that needs tails: the
+    // rows that the scan has listed for it, in order, with what the others weigh
     int32_t decide_again(chain & c, step & s, const std::vector<int32_t> & rows);
+    int32_t settle(chain & c, step & s, const std::vector<int32_t> & rows, const std::vector<scan_hit> & listed, const head_tail & found);
+
+    bool      can_draft(const chain & c) const { return c.can_decide_on_part() && (!c.needs_tail() || m_whole.can_weigh()); }
+    head_tail tail_of(const step & s) const;
+    void      note_changes(step & s, const std::vector<int32_t> & ids) const;
 
     bool    ends(int32_t token) const;
     bool    lacked(int32_t token) const;
