@@ -149,7 +149,8 @@ void chain::follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_nex
     }
     if (kind == sampler_kind::temperature) {
         // weights that are shares of one fall the more, the smaller they are
-        p.is_sharpened = p.is_sharpened && probe(s, {1.0f}).front().logit >= 1.0f;
+        const float x = probe(s, {1.0f}).front().logit;
+        p.sharpness   = x >= 1.0f ? p.sharpness * x : 0.0f;
     }
     const bool is_end = kind == sampler_kind::greedy || kind == sampler_kind::draw;
     p.is_ordered      = p.is_ordered && !p.ends_in_order && (is_end || kind == sampler_kind::min_p || kind == sampler_kind::temperature);
@@ -337,12 +338,15 @@ bool chain::settle(candidates & c, float threshold, const tail & others, int32_t
         token = choose(candidates(c.begin(), first(cuts.most)), true);
         return true;
     }
-    if (!m_plan->is_ordered || (cuts.n_beyond > 0 && !m_plan->is_sharpened)) {
+    if (!m_plan->is_ordered || (cuts.n_beyond > 0 && !(m_plan->sharpness >= 1.0f))) {
         return false;
     }
     chain      other(*this);
     candidates most(c.begin(), first(cuts.most));
-    most.resize(most.size() + cuts.n_beyond, {-1, threshold, 0.0f});
+    // Draws add weights up in doubles. Those of 2^18 candidates are off by less than one of these weighs, unless they are
+    // very small: then by no more than they weigh themselves.
+    const bool is_small = (c.front().logit - threshold) * m_plan->sharpness > 14.0f;
+    most.resize(most.size() + (is_small ? 2 : 1) * cuts.n_beyond, {-1, threshold, 0.0f});
     token = choose(std::move(most), true);
     if (other.choose(candidates(c.begin(), first(cuts.least)), true) != token) {
         return false;

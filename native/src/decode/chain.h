@@ -93,7 +93,7 @@ class chain {
         vt::nucleus      nucleus;                // of top-p
         bool             is_ordered    = true;   // what follows top-p cuts and draws in order,
         bool             ends_in_order = false;  // and the last one draws;
-        bool             is_sharpened  = true;   // temperatures are 1 at most
+        float            sharpness     = 1.0f;   // one over its temperatures; 0 where one is above 1
         bool             is_replayable = true;
         std::vector<int> biases;  // of the modifiers
         bool             has_grammar = false;

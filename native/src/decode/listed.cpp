@@ -33,6 +33,9 @@ tail weigh_others(const candidates & known, float threshold, const std::vector<m
         after += std::binary_search(counted.begin(), counted.end(), hit.row) ? 0.0 : weight(hit.value);
     }
     const double f = found.factor;
+    if (!std::isfinite(f) || !std::isfinite(found.weight)) {
+        return {found.top, 0.0, INFINITY, INFINITY, found.cap};
+    }
     return {found.top, std::max(0.0, found.weight / f - before * f) + after / f, std::max(0.0, found.weight * f - before / f) + after * f,
             (found.capped + after) * f, found.cap};
 }

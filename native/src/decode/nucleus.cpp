@@ -8,11 +8,11 @@ namespace vt {
 
 namespace {
 
-constexpr size_t MOST_KEPT   = 64;     // a min_keep beyond this is not worth a shortcut
-constexpr double MOST_BEYOND = 65536;  // nor are more candidates that are not known
+constexpr size_t MOST_KEPT   = 64;    // a min_keep beyond this is not worth a shortcut
+constexpr double MOST_BEYOND = 4096;  // nor are more candidates that are not known
 
 // of what a draft's candidates weigh beyond p, how much a nucleus may need: others are to come
-constexpr double SPARE = 0.5;
+constexpr double SPARE = 0.8;
 
 constexpr float SLACK = 0x1p-21f;  // of weights: exponentials of another library, and of the smallest logits
 
@@ -81,10 +81,10 @@ nucleus::cuts nucleus::find(const candidates & c, float threshold, const tail & 
     if (found.most == 0 && threshold < best - m_reach) {
         found.most = c.size();  // the end lies beyond what the chain goes on with
     } else if (found.most == 0 && c.size() >= m_n_least) {
-        // Probabilities are added up with the same error as Z, of which they are shares: no sum of them that does not reach p
-        // is more than p and that error. The candidate that reaches it comes on top.
+        // Probabilities are added up with the same error as Z, of which they are shares, and each is rounded by itself: no sum
+        // of them that does not reach p is more than p and that. The candidate that reaches it comes on top.
         const double last = static_cast<double>(weight_of(threshold, best));
-        const double most = static_cast<double>(m_p.high) * static_cast<double>(z_high) + error - known * (1.0 - slack);
+        const double most = static_cast<double>(m_p.high) * static_cast<double>(z_high) + error + 2.0 * h - known * (1.0 - slack);
         const double n    = std::ceil(std::max(0.0, most) / (last * (1.0 - slack))) + 2.0;
         found.most        = n < MOST_BEYOND ? c.size() : 0;
         found.n_beyond    = n < MOST_BEYOND ? static_cast<size_t>(n) : 0;
