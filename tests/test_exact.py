@@ -162,7 +162,8 @@ def real(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    "sampling", ["greedy", "default", "hot", "min-p", "penalties", "greedy, penalties"]
+    "sampling",
+    ["greedy", "default", "hot", "min-p", "top-p alone", "penalties", "greedy, penalties"],
 )
 def test_real_models(real: Pair, sampling: str) -> None:
     for seed, text in enumerate(("The capital of Italy is", "def fibonacci(n):\n", "Il gatto")):
