@@ -13,22 +13,12 @@ namespace {
 
 constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
 
-// how far the best logit is ahead of the next one; infinite where it is the only one
-float lead(const candidates & c) {
-    float best = -INFINITY, next = -INFINITY;
-    for (const llama_token_data & d : c) {
-        next = std::max(next, std::min(best, d.logit));
-        best = std::max(best, d.logit);
-    }
-    return best - next;
-}
-
 }  // namespace
 
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
-    : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
-      m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
-      m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
+    : m_session(s), m_whole(whole), m_vocab(vocab), m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1),
+      m_no_drafts(l.no_drafts), m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1),
+      m_decider(s, whole, m_stats) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -41,7 +31,7 @@ void verifier::begin(const llama_sampler * samplers) {
     std::unique_ptr<chain>     c(new chain(samplers));
     const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
     active().append(ids.data(), ids.size());
-    if (!can_draft(*c)) {
+    if (!m_decider.can_draft(*c)) {
         m_whole.expect_logits();
     }
     end();
@@ -146,112 +136,15 @@ void verifier::decode(const int32_t * tokens, size_t n) {
     m_pos = pos + static_cast<int32_t>(n);
 }
 
-// ---- decisions ----
-
-void verifier::fill(head & h, chain & c, const float * hidden, candidates & out) {
-    const std::vector<int32_t> & ids = h.ids();
-    {
-        stopwatch watch(m_stats.t_head_us);
-        m_logits.resize(ids.size());
-        h.compute(hidden, 1, n_threads(), m_logits.data());
-    }
-    stopwatch watch(m_stats.t_sample_us);
-    out.resize(ids.size());
-    for (size_t i = 0; i < ids.size(); i++) {
-        out[i] = {ids[i], m_logits[i], 0.0f};
-    }
-    c.modify(out);
-}
-
-int32_t verifier::decide_again(chain & c, step & s, const std::vector<int32_t> & rows) {
-    m_extra.set_static(rows.data(), rows.size());
-    fill(m_extra, c, s.hidden.data(), m_candidates);
-    s.kept.insert(s.kept.end(), m_candidates.begin(), m_candidates.end());
-    if (c.select(s.kept, s.threshold, s.weight)) {
-        stopwatch watch(m_stats.t_sample_us);
-        return c.choose(s.kept);
-    }
-    c = chain(s.before);
-    return decide_on_all(c, s);
-}
-
-head_tail verifier::tail_of(const step & s) const {
-    return {s.kept.front().logit, nucleus::cap(s.weight)};
-}
-
-// which of the logits that were filled in last modifiers have changed
-void verifier::note_changes(step & s, const std::vector<int32_t> & ids) const {
-    for (size_t i = 0; i < ids.size(); i++) {
-        if (m_candidates[i].logit != m_logits[i]) {
-            s.changed.push_back({ids[i], m_logits[i], m_candidates[i].logit});
-        }
-    }
-}
-
-int32_t verifier::settle(chain & c, step & s, const std::vector<int32_t> & rows, const std::vector<scan_hit> & listed, const head_tail & found) {
-    candidates all = s.kept;
-    if (!rows.empty()) {
-        m_extra.set_static(rows.data(), rows.size());
-        fill(m_extra, c, s.hidden.data(), m_candidates);
-        note_changes(s, rows);
-        std::copy_if(m_candidates.begin(), m_candidates.end(), std::back_inserter(all),
-                     [&](const llama_token_data & x) { return x.logit >= s.threshold; });
-    }
-    int32_t token = -1;
-    {
-        stopwatch watch(m_stats.t_sample_us);
-        if (c.settle(all, s.threshold, weigh_others(all, s.threshold, s.changed, listed, found), token)) {
-            return token;
-        }
-    }
-    m_whole.expect_logits();  // it will happen again
-    c = chain(s.before);
-    return decide_on_all(c, s);
-}
-
-size_t verifier::n_states(const step & s) const {
-    return s.hidden.size() / static_cast<size_t>(m_session.get_store()->info().n_embd);
-}
-
-int32_t verifier::decide_on_all(chain & c, const step & s) {
-    const size_t n_vocab = static_cast<size_t>(m_session.get_store()->info().n_vocab);
-    const size_t n       = n_states(s);
-    {
-        stopwatch watch(m_stats.t_head_us);
-        m_logits.resize(n_vocab);
-        if (n == 1) {
-            m_whole.logits(s.hidden.data(), n_threads(), m_logits.data());
-        } else {
-            const size_t last = n - 1;
-            m_whole.compute_some(s.hidden.data(), n, &last, 1, llama_n_threads_batch(m_session.context()), m_logits.data());
-        }
-    }
-    stopwatch watch(m_stats.t_sample_us);
-    m_candidates.resize(n_vocab);
-    for (size_t i = 0; i < n_vocab; i++) {
-        m_candidates[i] = {static_cast<int32_t>(i), m_logits[i], 0.0f};
-    }
-    m_stats.n_whole++;
-    return c.decide_on_all(m_candidates);
-}
-
 // ---- blocks ----
 
 // the active set's choice; false where only the whole vocabulary can tell, and the chain is as it was before
 bool verifier::choose_draft(step & s) {
-    s.n_rows = active().ids().size();
     try {
-        fill(active(), *m_chain, s.hidden.data(), m_candidates);
-        stopwatch   watch(m_stats.t_sample_us);
-        const float ahead = lead(m_candidates);
-        if (m_chain->needs_tail()) {
-            note_changes(s, active().ids());
-        }
-        if (m_chain->select(m_candidates, s.threshold, s.weight)) {
-            s.kept.assign(m_candidates.begin(), m_candidates.end());
-            s.token = m_chain->needs_tail() ? m_chain->guess(s.kept, s.threshold, s.weight) : m_chain->choose(s.kept);
+        if (m_decider.select(*m_chain, s)) {
+            s.token = m_decider.choose(*m_chain, s);
             m_chain->accept(s.token, ends(s.token));
-            m_length.record_draft(ahead, !m_chain->is_greedy());
+            m_length.record_draft(s.lead, !m_chain->is_greedy());
             return true;
         }
     } catch (const error &) {
@@ -283,7 +176,7 @@ void verifier::draft(size_t n) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
         // logits of several states have other bits, which a threshold does not allow for
-        if (n_states(s) > 1 || !choose_draft(s)) {
+        if (m_decider.n_states(s) > 1 || !choose_draft(s)) {
             m_steps.pop_back();
             break;
         }
@@ -303,43 +196,23 @@ bool verifier::had(const step & s, int32_t row) const {
 
 // makes the steps true, drops those after a change, returns how many drafted tokens were true
 size_t verifier::verify() {
-    const size_t           n = m_steps.size();
-    std::vector<float>     hidden, thresholds;
-    std::vector<head_tail> tails;
-    const bool             weighs = m_chain->needs_tail();
-    for (const step & s : m_steps) {
-        hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
-        thresholds.push_back(s.threshold);
-        if (weighs) {
-            tails.push_back(tail_of(s));
-        }
-    }
-    {
-        stopwatch watch(m_stats.t_head_us);
-        m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits, weighs ? tails.data() : nullptr);
-    }
-    head &                             h = active();
-    std::vector<std::vector<int32_t>>  outside(n);
-    std::vector<std::vector<scan_hit>> listed(n);
-    for (const scan_hit & hit : m_hits) {
-        const size_t i = static_cast<size_t>(hit.state);
-        if (weighs) {
-            listed[i].push_back(hit);
-        }
-        if (!had(m_steps[i], hit.row)) {
-            outside[i].push_back(hit.row);
-        }
-    }
+    const size_t               n     = m_steps.size();
+    const std::vector<finding> found = m_decider.find(m_steps);
     for (size_t i = 0; i < n; i++) {
-        const std::vector<int32_t> & ids = outside[i];
-        step &                       s   = m_steps[i];
-        if (ids.empty() && !weighs) {
+        step &               s = m_steps[i];
+        std::vector<int32_t> outside;
+        for (const scan_hit & hit : found[i].hits) {
+            if (!had(s, hit.row)) {
+                outside.push_back(hit.row);
+            }
+        }
+        if (outside.empty() && !s.before.needs_tail()) {
             continue;
         }
-        const std::vector<int32_t> likely = weighs ? likely_rows(ids, listed[i], tails[i].top) : ids;
-        h.append(likely.data(), likely.size());
+        const std::vector<int32_t> likely = s.before.needs_tail() ? likely_rows(outside, found[i].hits, found[i].tail.top) : outside;
+        active().append(likely.data(), likely.size());
         chain         again(s.before);
-        const int32_t token = weighs ? settle(again, s, ids, listed[i], tails[i]) : decide_again(again, s, ids);
+        const int32_t token = m_decider.decide_again(again, s, outside, found[i]);
         again.accept(token, ends(token));
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
@@ -382,8 +255,8 @@ void verifier::run_whole() {
     const int64_t start = ggml_time_us();
     m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
     step & s = m_steps.back();
-    s.token  = decide_on_all(*m_chain, s);
-    if (n_states(s) == 1) {
+    s.token  = m_decider.decide_on_all(*m_chain, s);
+    if (m_decider.n_states(s) == 1) {
         m_length.record_whole(ggml_time_us() - start);
     }
     m_chain->accept(s.token, ends(s.token));
@@ -394,7 +267,7 @@ void verifier::take_steps() {
     const int32_t room  = static_cast<int32_t>(llama_n_ctx_seq(m_session.context())) - m_pos;
     const size_t  most  = m_is_first ? std::min(FIRST_BLOCK, m_max_block) : m_max_block;
     const size_t  limit = std::min({most, m_left, static_cast<size_t>(std::max(room, 1))});
-    const size_t  n     = can_draft(*m_chain) && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
+    const size_t  n     = m_decider.can_draft(*m_chain) && !m_no_drafts ? m_length.next(limit, m_whole.has_logits()) : 0;
     m_steps.clear();
     m_n_given = 0;
     m_base    = m_pos;
@@ -441,7 +314,7 @@ int32_t verifier::sample(size_t left) {
 int32_t verifier::give() {
     const int32_t token = m_steps[m_n_given].token;
     // penalties that raise logits may choose it again
-    if (can_draft(*m_chain)) {
+    if (m_decider.can_draft(*m_chain)) {
         active().append(&token, 1);
     }
     m_n_given++;
@@ -468,33 +341,20 @@ int32_t verifier::audit(const llama_sampler * samplers) {
     const auto           is_here = [&](int32_t id) { return h.contains(id); };
     rows.erase(std::remove_if(rows.begin(), rows.end(), is_here), rows.end());
 
-    int32_t    token      = -1;
-    const bool can_select = n_states(s) == 1 && can_draft(c);
-    if (can_select) {
-        fill(active(), c, s.hidden.data(), m_candidates);
-        note_changes(s, active().ids());
-        s.kept = m_candidates;
-    }
-    if (can_select && c.select(s.kept, s.threshold, s.weight)) {
-        head_tail found = tail_of(s);
-        {
-            stopwatch watch(m_stats.t_head_us);
-            m_whole.find(s.hidden.data(), 1, &s.threshold, n_threads(), m_hits, c.needs_tail() ? &found : nullptr);
-        }
-        for (const scan_hit & hit : m_hits) {
+    int32_t token = -1;
+    if (m_decider.n_states(s) == 1 && m_decider.can_draft(c) && m_decider.select(c, s)) {
+        std::vector<step> steps;
+        steps.push_back(std::move(s));
+        const finding found = m_decider.find(steps).front();
+        for (const scan_hit & hit : found.hits) {
             if (!h.contains(hit.row) && std::find(rows.begin(), rows.end(), hit.row) == rows.end()) {
                 rows.push_back(hit.row);
             }
         }
-        if (c.needs_tail()) {
-            const std::vector<scan_hit> listed = m_hits;
-            token                              = settle(c, s, rows, listed, found);
-        } else {
-            token = rows.empty() ? c.choose(s.kept) : decide_again(c, s, rows);
-        }
+        token = m_decider.decide_again(c, steps.front(), rows, found);
     } else {
         c     = chain(s.before);
-        token = decide_on_all(c, s);
+        token = m_decider.decide_on_all(c, s);
     }
     m_stats.n_audited++;
     m_stats.n_outside += h.contains(token) ? 0 : 1;
@@ -507,7 +367,7 @@ vt_verifier_stats verifier::stats() const {
     s.acceptance        = m_length.acceptance();
     s.n_ahead           = m_passes.n_ahead();
     s.n_agreed          = m_passes.n_agreed();
-    s.n_bytes           = m_extra.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
+    s.n_bytes           = m_decider.n_bytes();
     return s;
 }
 

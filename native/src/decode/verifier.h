@@ -15,8 +15,8 @@
 #include "decode/block_length.h"
 #include "decode/chain.h"
 #include "decode/counts.h"
+#include "decode/decider.h"
 #include "decode/grammar_text.h"
-#include "decode/listed.h"
 #include "decode/passes.h"
 #include "decode/session.h"
 #include "head/whole_head.h"
@@ -67,21 +67,9 @@ class verifier {
     vt_verifier_stats stats() const;
 
   private:
-    struct step {
-        std::vector<float> hidden;  // (n, n_embd) the last state decides; before it those that llama.cpp multiplied at once with it
-        chain              before;  // the chain before it decided
-        candidates         kept;    // what its selector kept, modified
-        float              threshold = 0.0f;
-        int32_t            token     = -1;   // drafted, then verified
-        size_t             n_rows    = 0;    // of the active set that has drafted it
-        double             weight    = 0.0;  // of the active set, where the chain needs tails
-        std::vector<moved> changed   = {};   // by modifiers, of the active set and of what was listed
-    };
-
     session &              m_session;
     whole_head &           m_whole;
     const llama_vocab &    m_vocab;
-    head                   m_extra;  // rows that a scan has listed
     size_t                 m_max_block;
     bool                   m_no_drafts;
     std::unique_ptr<chain> m_chain;
@@ -95,30 +83,12 @@ class verifier {
     passes                 m_passes;
     bool                   m_is_first = true;  // the next block is its request's first
     size_t                 m_left     = 1;     // tokens that will be asked for at most
-    candidates             m_candidates;
-    std::vector<float>     m_logits;
-    std::vector<scan_hit>  m_hits;
     token_counts           m_counts;
     int64_t                m_decode_us = 0;  // in the block's draft
     vt_verifier_stats      m_stats     = {};
+    decider                m_decider;
 
     head &  active() const { return *m_session.get_head(); }
-    int32_t n_threads() const { return llama_n_threads(m_session.context()); }
-    size_t  n_states(const step & s) const;
-    int32_t decide_on_all(chain & c, const step & s);
-
-    // logits of rows of a head for one state, modified by a chain
-    void fill(head & h, chain & c, const float * hidden, candidates & out);
-
-    // a step's decision on what it has kept and on rows beside; the chain is the one before it. Where that needs tails: the
-    // rows that the scan has listed for it, in order, with what the others weigh
-    int32_t decide_again(chain & c, step & s, const std::vector<int32_t> & rows);
-    int32_t settle(chain & c, step & s, const std::vector<int32_t> & rows, const std::vector<scan_hit> & listed, const head_tail & found);
-
-    bool      can_draft(const chain & c) const { return c.can_decide_on_part() && (!c.needs_tail() || m_whole.can_weigh()); }
-    head_tail tail_of(const step & s) const;
-    void      note_changes(step & s, const std::vector<int32_t> & ids) const;
-
     bool    ends(int32_t token) const;
     bool    lacked(int32_t token) const;
     void    count(int32_t token);
