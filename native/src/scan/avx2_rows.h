@@ -7,7 +7,7 @@ typedef int32_t __attribute__((may_alias, aligned(1)))  i32_any;
 typedef int64_t __attribute__((may_alias, aligned(1)))  i64_any;
 typedef float __attribute__((may_alias, aligned(1)))    float_any;
 
-static constexpr int PREFETCH_TILES = 2;  // tiles ahead; a prefetch past the end does not fault
+static constexpr int PREFETCH_TILES = 2;  // tiles ahead, into the second level; a prefetch past the end does not fault
 
 TARGET static inline float load_fp16(const uint8_t * p) {
     return _cvtsh_ss(*(const u16_any *) p);
@@ -93,7 +93,7 @@ template <class F, int SIDE, int BUNDLES, int N> TARGET static inline void run_r
 // the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
 #pragma GCC unroll 8
         for (int i = 0; i < SHARE; i += 64) {
-            _mm_prefetch(ahead + i, _MM_HINT_T0);
+            _mm_prefetch(ahead + i, _MM_HINT_T1);
         }
         ahead += SHARE;
 #pragma GCC unroll 8
@@ -184,7 +184,7 @@ static constexpr int rows_for(int n_states) {
 }
 
 TARGET static inline void prefetch(const char * p) {
-    _mm_prefetch(p, _MM_HINT_T0);
+    _mm_prefetch(p, _MM_HINT_T1);
 }
 
 TARGET static inline __m256 zero() {

@@ -15,7 +15,7 @@ namespace vt {
 #    define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 
 static constexpr int ROWS           = 8;  // at once; 12 gains nothing, 4 is slower
-static constexpr int PREFETCH_TILES = 2;  // ROWS rows ahead; a prefetch past the end does not fault
+static constexpr int PREFETCH_TILES = 2;  // ROWS rows ahead, into the second level; a prefetch past the end does not fault
 
 typedef int16_t __attribute__((may_alias, aligned(1)))  i16_any;
 typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
@@ -121,7 +121,7 @@ template <class F, int SIDE, int N> TARGET static inline void run_rows(const sca
 // the rows are columns here, or are expanded later: the hardware prefetcher does not follow well
 #    pragma GCC unroll 16
         for (int i = 0; i < SHARE; i += 64) {
-            _mm_prefetch(ahead + i, _MM_HINT_T0);
+            _mm_prefetch(ahead + i, _MM_HINT_T1);
         }
         ahead += SHARE;
 // rows innermost: neighbours in the instruction stream do not depend on each other
@@ -201,7 +201,7 @@ static constexpr int rows_for(int n_states) {
 }
 
 TARGET static inline void prefetch(const char * p) {
-    _mm_prefetch(p, _MM_HINT_T0);
+    _mm_prefetch(p, _MM_HINT_T1);
 }
 
 TARGET static inline __m512 zero() {
