@@ -196,23 +196,28 @@ bool verifier::had(const step & s, int32_t row) const {
 
 // makes the steps true, drops those after a change, returns how many drafted tokens were true
 size_t verifier::verify() {
-    const size_t               n     = m_steps.size();
-    const std::vector<finding> found = m_decider.find(m_steps);
+    const size_t                      n     = m_steps.size();
+    const std::vector<finding>        found = m_decider.find(m_steps);
+    std::vector<std::vector<int32_t>> outside(n);
+    std::vector<int32_t>              joining;  // all at once: each time that rows join takes as long as a small product
     for (size_t i = 0; i < n; i++) {
-        step &               s = m_steps[i];
-        std::vector<int32_t> outside;
+        const step & s = m_steps[i];
         for (const scan_hit & hit : found[i].hits) {
             if (!had(s, hit.row)) {
-                outside.push_back(hit.row);
+                outside[i].push_back(hit.row);
             }
         }
-        if (outside.empty() && !s.before.needs_tail()) {
+        const std::vector<int32_t> likely = s.before.needs_tail() ? likely_rows(outside[i], found[i].hits, found[i].tail.top) : outside[i];
+        joining.insert(joining.end(), likely.begin(), likely.end());
+    }
+    active().append(joining.data(), joining.size());
+    for (size_t i = 0; i < n; i++) {
+        step & s = m_steps[i];
+        if (outside[i].empty() && !s.before.needs_tail()) {
             continue;
         }
-        const std::vector<int32_t> likely = s.before.needs_tail() ? likely_rows(outside, found[i].hits, found[i].tail.top) : outside;
-        active().append(likely.data(), likely.size());
         chain         again(s.before);
-        const int32_t token = m_decider.decide_again(again, s, outside, found[i]);
+        const int32_t token = m_decider.decide_again(again, s, outside[i], found[i]);
         again.accept(token, ends(token));
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state
