@@ -444,6 +444,10 @@ vt_status vt_verifier_get_stats(vt_verifier * v, vt_verifier_stats * out, char *
  * Unused slots are left out. Writes up to n_ids ids, ascending; *n is their number in any case. */
 vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
 
+/* the first n_ids ordinary tokens, or all of them where there are fewer. Ids follow the order in which a tokenizer was
+ * trained, so these are its most frequent ones. *n is how many were written, ascending. */
+vt_status vt_vocab_common(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
+
 /* forms of words: with or without a leading space, in lower case, capitalised, in upper case */
 typedef struct vt_forms vt_forms;
 

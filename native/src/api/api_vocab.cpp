@@ -34,6 +34,13 @@ VT_EXPORT vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t
     });
 }
 
+VT_EXPORT vt_status vt_vocab_common(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(vocab != nullptr && n != nullptr && (n_ids == 0 || ids != nullptr), "vocab, ids and n must not be NULL");
+        *n = copy_ids(vt::common(vocab, n_ids), ids, n_ids);
+    });
+}
+
 VT_EXPORT vt_status vt_forms_new(const struct llama_vocab * vocab, vt_forms ** out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(vocab != nullptr && out != nullptr, "vocab and out must not be NULL");
