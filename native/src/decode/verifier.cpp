@@ -10,7 +10,7 @@ namespace vt {
 
 namespace {
 
-constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
+constexpr size_t FIRST_BLOCK = 1;  // of a request: somebody waits for its first token, and another costs a pass of the core
 
 // how far the best logit is ahead of the next one; infinite where it is the only one
 float lead(const candidates & c) {
