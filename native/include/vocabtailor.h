@@ -460,6 +460,18 @@ uint64_t  vt_forms_n_bytes(const vt_forms * v);
  * *n_found is their number in any case. A form that is no single token is left out. */
 vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err, size_t n_err);
 
+/* texts of all tokens, in a tenth of the memory of llama.cpp's tables: enough for output, once all prompts are tokenized */
+typedef struct vt_pieces vt_pieces;
+
+/* vocab may be freed afterwards */
+vt_status vt_pieces_new(const struct llama_vocab * vocab, vt_pieces ** out, char * err, size_t n_err);
+void      vt_pieces_free(vt_pieces * p);
+uint64_t  vt_pieces_n_bytes(const vt_pieces * p);
+
+/* *text: *n bytes without a NUL behind them, as llama_token_to_piece gives them without special tokens, valid until it is
+ * freed; *is_eog: whether the token ends a generation */
+vt_status vt_pieces_get(const vt_pieces * p, int32_t token, const char ** text, size_t * n, bool * is_eog, char * err, size_t n_err);
+
 /* ---- table types ---- */
 
 /* name and geometry of a ggml type that can be decoded by row; VT_ERROR_ARGUMENT for others */
