@@ -193,6 +193,7 @@ class TailoredLlama(
                 lambda: self._load_vocabulary(vocab, kwargs, undo),
             )
             self._engine, self._tokenizer_bytes = loaded.engine, loaded.tokenizer_bytes
+            self._load_ms = loaded.ms  # by part
             undo.callback(self._engine.close)
             self.model_params, self._c_tensor_split = told.model_params, told._c_tensor_split
             self._session_options = {

@@ -8,9 +8,11 @@ Python's lock. There, loading a model changes nothing but that model, apart from
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import llama_cpp
 
@@ -24,6 +26,8 @@ from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.mapping import copied_bytes
 from vocabtailor_gguf.runtime.tokenizer import Forms, Tokenizer
 from vocabtailor_gguf.split.architectures import vocabulary_math
+
+_T = TypeVar("_T")
 
 _NO_FILE = "Model path does not exist"  # how llama_cpp.Llama says so
 
@@ -75,11 +79,31 @@ class Loaded(NamedTuple):
         store_header: Of the store.
         tokenizer_bytes: Anonymous memory that llama.cpp's tables of the vocabulary take; 0 where
             the system does not tell.
+        ms: Time of each part; all but store and vocabulary are loaded beside others.
     """
 
     engine: Engine
     store_header: GGUFHeader
     tokenizer_bytes: int
+    ms: dict[str, float]
+
+
+class _Watch:
+    """Takes the time of parts that are made side by side."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    def timed(self, name: str, make: Callable[[], _T]) -> Callable[[], _T]:
+        """Return `make`, which also tells how long it took."""
+
+        def timed() -> _T:
+            begin = time.perf_counter()
+            made = make()
+            self.ms[name] = 1e3 * (time.perf_counter() - begin)
+            return made
+
+        return timed
 
 
 def load_engine(
@@ -106,11 +130,17 @@ def load_engine(
     """
     placement, n_threads = wanted.placement, wanted.n_threads
     before = process_memory().anon
+    watch = _Watch()
     with contextlib.ExitStack() as undo, Beside() as beside:
-        store = undo.enter_context(VocabStore(vocab))
+
+        def begin(name: str, make: Callable[[], _T]) -> Future[_T]:
+            return beside.begin(watch.timed(name, make))
+
+        store = undo.enter_context(watch.timed("store", lambda: VocabStore(vocab))())
         # not before the store is open: threads that touch new memory hold each other up
-        core = beside.begin(
-            lambda: Core(core_header.path, model_params, wanted.lora, verbose=wanted.verbose)
+        core = begin(
+            "core",
+            lambda: Core(core_header.path, model_params, wanted.lora, verbose=wanted.verbose),
         )
         if wanted.overrides:
             math = vocabulary_math(core_header, store.architecture, store.n_embd, wanted.overrides)
@@ -118,11 +148,13 @@ def load_engine(
         whole_head = forms = None
         if wanted.whole_head:
             n = max(n_threads - 1, 1)  # one is the vocabulary's
-            whole_head = beside.begin(lambda: WholeHead(store, placement=placement, n_threads=n))
-        header = beside.begin(lambda: GGUFHeader(vocab))
-        model = load_vocabulary()
+            whole_head = begin(
+                "whole_head", lambda: WholeHead(store, placement=placement, n_threads=n)
+            )
+        header = begin("header", lambda: GGUFHeader(vocab))
+        model = watch.timed("vocabulary", load_vocabulary)()
         if wanted.forms:
-            forms = beside.begin(lambda: Forms(model.vocab))
+            forms = begin("forms", lambda: Forms(model.vocab))
         engine = Engine(
             core.result(),
             store,
@@ -137,4 +169,4 @@ def load_engine(
         undo.pop_all()  # the engine closes it
     others = copied_bytes(core_header, model_params) + engine.whole_head_bytes + engine.forms_bytes
     grown = process_memory().anon - before
-    return Loaded(engine, store_header, max(0, grown - others))
+    return Loaded(engine, store_header, max(0, grown - others), watch.ms)
