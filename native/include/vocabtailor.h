@@ -438,6 +438,12 @@ vt_status vt_verifier_watched(vt_verifier * v, int32_t * ids, uint64_t * counts,
 
 vt_status vt_verifier_get_stats(vt_verifier * v, vt_verifier_stats * out, char * err, size_t n_err);
 
+/* ---- loading ---- */
+
+/* from here on ggml does alone in the calling thread what it shares out by itself at load, where it has a say in that: for a
+ * thread that loads a core while another one loads the vocabulary, and that ends then */
+void vt_load_alone(void);
+
 /* ---- vocabulary ---- */
 
 /* tokens that stay in every active set: special and end-of-generation tokens, tokens of one byte, and white space.

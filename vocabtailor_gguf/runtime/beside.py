@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
+from vocabtailor_gguf.binding import native
+
 _T = TypeVar("_T")
 
 _MOST_BESIDE = 2
+
+
+def _n_beside() -> int:
+    """Return the threads that leave a CPU to the one that waits for nothing."""
+    return min(_MOST_BESIDE, max((os.cpu_count() or 1) - 1, 1))
 
 
 class Beside:
@@ -19,7 +27,12 @@ class Beside:
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_MOST_BESIDE, thread_name_prefix="vocabtailor-load")
+        self._threads = ThreadPoolExecutor(
+            _n_beside(),
+            thread_name_prefix="vocabtailor-load",
+            # OpenMP's threads would spin where the one that this is beside wants to compute
+            initializer=native.lib().vt_load_alone,
+        )
         self._begun: list[Future[Any]] = []
 
     def begin(self, make: Callable[[], _T]) -> Future[_T]:

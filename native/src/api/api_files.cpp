@@ -1,6 +1,7 @@
 // The C API: the library, files, and the types of tables.
 
 #include "api/api.h"
+#include "base/parallel.h"
 #include "head/weight_layout.h"
 #include "store/core.h"
 #include "store/gguf.h"
@@ -177,6 +178,10 @@ VT_EXPORT vt_status vt_core_check(const char * path, const vt_store * store, cha
         require(path != nullptr, "path must not be NULL");
         vt::check_core(path, store ? &store->impl : nullptr);
     });
+}
+
+VT_EXPORT void vt_load_alone(void) {
+    vt::work_alone();
 }
 
 // ---- table types ----
