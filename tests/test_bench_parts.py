@@ -206,6 +206,9 @@ def test_all_parts(everything: Report) -> None:
     for r in fresh:
         assert r["avg_ns"] > 0 and r["avg_ts"] > 0 and r["machine"] == rows[0]["machine"]
     assert found["start warm", "stock"]["vt_load_ns"] < found["start warm", "stock"]["avg_ns"]
+    parts = {"store", "core", "whole_head", "header", "vocabulary", "forms"}
+    assert set(found["start warm", "exact"]["vt_load_ms"]) == parts
+    assert found["start warm", "stock"]["vt_load_ms"] == {}
     assert found["tg4 json", "exact"]["vt_as_stock"] == 1.0
     assert found["tg4 @ d0", "exact"]["vt_as_stock"] == 1.0
     assert found["tg4, 517 ids", "tailored"]["vt_head_rows"] == 517

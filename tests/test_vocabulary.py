@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
+from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.errors import TokenIdError, VocabTailorError
 from vocabtailor_gguf.runtime.tokenizer import Forms, Tokenizer, load_tokenizer
 
@@ -18,6 +20,17 @@ ALPHABETS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN")
 # archaic letters and those of phonetic alphabets, whose pairs follow no rule
 RARE = {*range(0x180, 0x1CD), *range(0x220, 0x300), *range(0x370, 0x386), *range(0x3CF, 0x400)}
 RARE |= {*range(0x1E96, 0x1EA0), *range(0x1F00, 0x2000), *range(0x2100, 0x10000)}
+
+_NORMAL = llama_cpp.LLAMA_TOKEN_ATTR_NORMAL
+_SPECIAL = (
+    llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+    | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+    | llama_cpp.LLAMA_TOKEN_ATTR_BYTE
+)
+
+
+def _attr(vocab: Any, token: int) -> int:
+    return int(llama_cpp.llama_vocab_get_attr(vocab, token))
 
 
 def simple(letter: str, mapped: str) -> str:
@@ -102,3 +115,42 @@ def test_a_core_has_no_words(tiny_split: Callable[[str], Any]) -> None:
     with pytest.raises(VocabTailorError, match="no tokenizer"):
         Forms(core._model.vocab)
     core.close()
+
+
+def test_frequent_tokens_are_the_first_ordinary_ones(tokenizer: llama_cpp.Llama) -> None:
+    found = Tokenizer(tokenizer._model)
+    normal = [t for t in range(found.n_vocab) if _attr(found.vocab, t) & _NORMAL]
+    for n in (0, 1, 40, len(normal), found.n_vocab):
+        assert found.common(n).tolist() == normal[:n]
+
+
+def test_always_on_tokens_are_those_that_their_pieces_tell(tokenizer: llama_cpp.Llama) -> None:
+    found = Tokenizer(tokenizer._model)
+    buffer = ctypes.create_string_buffer(256)
+    expected = []
+    for token in range(found.n_vocab):
+        attr = _attr(found.vocab, token)
+        n = llama_cpp.llama_token_to_piece(found.vocab, token, buffer, len(buffer), 0, True)
+        space = n > 0 and not buffer.raw[:n].strip(b" \t\n\v\f\r")
+        if found.is_end(token):
+            expected.append(token)
+        elif not attr & llama_cpp.LLAMA_TOKEN_ATTR_UNUSED and (attr & _SPECIAL or n == 1 or space):
+            expected.append(token)
+    assert found.always_on.tolist() == expected
+
+
+def test_packed_pieces_are_llama_cpps(tokenizer: llama_cpp.Llama) -> None:
+    found = Tokenizer(tokenizer._model)
+    out = native.ffi.new("vt_pieces **")
+    native.call("vt_pieces_new", native.pointer("struct llama_vocab *", found.vocab), out)
+    pieces = native.ffi.gc(out[0], native.lib().vt_pieces_free)
+    text, n = native.ffi.new("char **"), native.ffi.new("size_t *")
+    is_end = native.ffi.new("bool *")
+    for token in range(found.n_vocab):
+        native.call("vt_pieces_get", pieces, token, text, n, is_end)
+        assert native.ffi.buffer(text[0], n[0])[:] == found.piece(token)
+        assert is_end[0] == found.is_end(token)
+    assert native.lib().vt_pieces_n_bytes(pieces) < 32 * found.n_vocab + 1024
+    for bad in (-1, found.n_vocab):
+        with pytest.raises(TokenIdError, match="expected 0 to"):
+            native.call("vt_pieces_get", pieces, bad, text, n, is_end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,27 @@ import cffi
 
 from vocabtailor_gguf.binding import native
 
-_HEADER = Path(__file__).parents[1] / "native" / "include" / "vocabtailor_test.h"
+_NATIVE = Path(__file__).parents[1] / "native"
 
 
-def _declare() -> cffi.FFI:
-    text = _HEADER.read_text(encoding="utf-8")
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _declare() -> Any:
+    build = _module(_NATIVE / "declare.py")
     declared = cffi.FFI()
-    declared.include(native.ffi)
-    begin = text.index("/* -- declarations")
-    declared.cdef(text[begin : text.index("/* -- end of declarations -- */")])
-    return declared
+    declared.set_source("testlib_declared", None)
+    declared.include(build.declare(_NATIVE / "include" / "vocabtailor.h"))  # the package's types
+    declared.cdef(build.declarations(_NATIVE / "include" / "vocabtailor_test.h"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "testlib_declared.py"
+        declared.emit_python_code(str(path))
+        return _module(path).ffi
 
 
 ffi = _declare()

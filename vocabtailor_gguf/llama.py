@@ -11,12 +11,10 @@ from typing import Any
 
 import llama_cpp
 
-from vocabtailor_gguf.binding.store import VocabStore, token_array
+from vocabtailor_gguf.binding.store import token_array
 from vocabtailor_gguf.binding.whole_head import Placement
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
-from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import read_core, sibling_store, split_kind
-from vocabtailor_gguf.process import process_memory
 from vocabtailor_gguf.runtime import backend
 from vocabtailor_gguf.runtime.active import ActiveSet
 from vocabtailor_gguf.runtime.arguments import (
@@ -32,10 +30,10 @@ from vocabtailor_gguf.runtime.arguments import (
 from vocabtailor_gguf.runtime.asked import Asked
 from vocabtailor_gguf.runtime.drafts import Drafts
 from vocabtailor_gguf.runtime.embeddings import Embeddings, ask_for_embeddings
-from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.runtime.facts import Closed, SplitContext, SplitModel, split_keys
 from vocabtailor_gguf.runtime.forks import Forks
 from vocabtailor_gguf.runtime.hub import Hub
+from vocabtailor_gguf.runtime.loading import Wanted, load_engine, read_arguments
 from vocabtailor_gguf.runtime.mapping import choose_load_mode
 from vocabtailor_gguf.runtime.owner import Mode
 from vocabtailor_gguf.runtime.persistence import Persistence
@@ -48,9 +46,7 @@ from vocabtailor_gguf.runtime.states import Over
 from vocabtailor_gguf.runtime.steps import Sampling
 from vocabtailor_gguf.runtime.stream import Stream
 from vocabtailor_gguf.runtime.text import Text
-from vocabtailor_gguf.runtime.tokenizer import Tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
-from vocabtailor_gguf.split.architectures import vocabulary_math
 from vocabtailor_gguf.split.cache import find_pair
 
 logger = logging.getLogger(__name__)
@@ -177,26 +173,29 @@ class TailoredLlama(
         overrides = kwargs.get("kv_overrides") or {}
         if kwargs.get("n_ctx") == 0:
             kwargs["n_ctx"] = trained_context(header, overrides)
+        told = read_arguments(kwargs)
+        choose_load_mode(told.model_params, header, asked="use_mmap" in kwargs)
+        self._core_overrides = of_core(told.model_params)  # kept as long as the params
         with contextlib.ExitStack() as undo:
-            store = undo.enter_context(VocabStore(vocab))
-            if overrides:
-                math = vocabulary_math(header, store.architecture, store.n_embd, overrides)
-                store.set_logits(scale=math.logit_scale, softcap=math.logit_softcap)
-            self._load_tokenizer(vocab, kwargs)
-            undo.callback(super().close)
-            choose_load_mode(self.model_params, header, asked="use_mmap" in kwargs)
-            self._core_overrides = of_core(self.model_params)  # kept as long as the params
-            self._engine = Engine(
-                core,
-                store,
-                Tokenizer(self._model),
-                self.model_params,
-                placement=whole_head,
-                n_threads=self.context_params.n_threads,
-                lora=[(self.lora_path, self.lora_scale)] if self.lora_path else (),
-                verbose=self.verbose,
+            loaded = load_engine(
+                header,
+                vocab,
+                told.model_params,
+                Wanted(
+                    placement=whole_head,
+                    whole_head=mode == "exact" or audit > 0,
+                    forms=prompt_expansion and mode != "full",
+                    n_threads=n_threads(told.n_threads),
+                    lora=[(told.lora_path, told.lora_scale)] if told.lora_path else (),
+                    overrides=overrides,
+                    verbose=told.verbose,
+                ),
+                lambda: self._load_vocabulary(vocab, kwargs, undo),
             )
+            self._engine, self._tokenizer_bytes = loaded.engine, loaded.tokenizer_bytes
+            self._load_ms = loaded.ms  # by part
             undo.callback(self._engine.close)
+            self.model_params, self._c_tensor_split = told.model_params, told._c_tensor_split
             self._session_options = {
                 "exact": mode == "exact",
                 "drafts": drafts,
@@ -214,7 +213,7 @@ class TailoredLlama(
             self._session = session
             self._ctx = SplitContext(session.context, self._rows, session)
             undo.callback(self._ctx.close)
-            self._model = SplitModel(self._model, self._engine.core, (header, GGUFHeader(vocab)))
+            self._model = SplitModel(self._model, self._engine.core, (header, loaded.store_header))
             undo.callback(self._model.close)
             self.metadata = self._model.metadata()
             self._split_metadata = self._model.split_metadata
@@ -245,8 +244,10 @@ class TailoredLlama(
         self.metadata, self._split_metadata = split_keys(self.metadata)
         self.model_path = str(model_path)
 
-    def _load_tokenizer(self, vocab: Path, kwargs: dict[str, Any]) -> None:
-        """Let ``llama_cpp.Llama`` load the store as a model that is only a vocabulary.
+    def _load_vocabulary(
+        self, vocab: Path, kwargs: dict[str, Any], undo: contextlib.ExitStack
+    ) -> Any:
+        """Let ``llama_cpp.Llama`` load the store as a model that is only a vocabulary; return that.
 
         So all that concerns text is its own. It reads all arguments into parameter structs, which
         the core then gets. It is given a batch of one token because it sizes its (n_batch, n_vocab)
@@ -258,7 +259,6 @@ class TailoredLlama(
             **{"logits_all": False, "embedding": False, "lora_path": None},
             "use_mmap": kwargs.get("use_mmap", True) and kwargs.get("lora_path") is None,
         }
-        before = process_memory()
         try:
             # the warnings are about a context without layers, which is never used
             with backend.collect_log(forward=bool(kwargs.get("verbose", True))) as log:
@@ -267,7 +267,7 @@ class TailoredLlama(
             if not str(e).startswith(_NOT_LOADED):
                 raise  # an argument's fault, and the text names it
             raise BadFileError(f"{vocab}: {backend.reason(log)}") from e
-        self._tokenizer_bytes = max(0, process_memory().anon - before.anon)
+        undo.callback(super().close)
         self._ctx.close()
         self._candidates = None
         self.lora_path = kwargs.get("lora_path")
@@ -283,7 +283,7 @@ class TailoredLlama(
         params.n_threads_batch = n_threads(params.n_threads_batch)
         if kwargs.get("embedding"):
             ask_for_embeddings(params)
-        self.model_params.vocab_only = False
+        return self._model
 
     @property
     def split_metadata(self) -> dict[str, str]:

@@ -21,12 +21,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 // everything that has to be freed, in the order in which it is made
 struct program {
     vt_store *                 store;      // rows of VOCAB
     struct llama_model *       tokenizer;  // VOCAB once more, loaded by llama.cpp as a vocabulary without weights
-    const struct llama_vocab * vocab;      // part of the tokenizer
+    const struct llama_vocab * vocab;      // part of the tokenizer; NULL when it was freed
+    vt_pieces *                pieces;     // texts of its tokens
     vt_head *                  head;       // uses the store
     vt_session *               session;    // uses the store and the head
     int32_t *                  tokens;     // (n_tokens,) the prompt
@@ -146,6 +150,23 @@ static bool tokenize(struct program * s, const char * prompt) {
     return llama_tokenize(s->vocab, prompt, (int32_t) length, s->tokens, -n, true, true) == -n || fail("prompt", "cannot be tokenized");
 }
 
+// The prompt is all that is tokenized here, and llama.cpp's tables are the largest thing beside the core: 40 MB of Gemma 3's.
+// What is left to do needs the texts of tokens alone; a verifier asks the vocabulary for more.
+static bool keep_pieces(struct program * s, bool verify) {
+    if (!ok(s, vt_pieces_new(s->vocab, &s->pieces, s->err, sizeof(s->err)))) {
+        return false;
+    }
+    if (!verify) {
+        llama_model_free(s->tokenizer);
+        s->tokenizer = NULL;
+        s->vocab     = NULL;
+#ifdef __GLIBC__
+        malloc_trim(0);  // it was made of small pieces, whose pages glibc would keep
+#endif
+    }
+    return true;
+}
+
 // ---- the core ----
 
 static bool open_core(struct program * s, const char * path, int n_predict, int n_threads) {
@@ -181,13 +202,14 @@ static bool open_core(struct program * s, const char * path, int n_predict, int 
 
 // ---- generation ----
 
-static bool print_piece(const struct program * s, int32_t token) {
-    char          piece[1024];
-    const int32_t n = llama_token_to_piece(s->vocab, token, piece, sizeof(piece), 0, false);
-    if (n < 0) {
-        return fail("token", "its text is longer than 1024 bytes");
+// false where writing fails; *done: the token ends the text
+static bool print_piece(struct program * s, int32_t token, bool * done) {
+    const char * text = NULL;
+    size_t       n    = 0;
+    if (!ok(s, vt_pieces_get(s->pieces, token, &text, &n, done, s->err, sizeof(s->err)))) {
+        return false;
     }
-    return (fwrite(piece, 1, (size_t) n, stdout) == (size_t) n && fflush(stdout) == 0) || fail("stdout", strerror(errno));
+    return *done || (fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0) || fail("stdout", strerror(errno));
 }
 
 // without a mask the last token is the only output, so output 0 is sampled from
@@ -230,11 +252,12 @@ static bool generate(struct program * s, int n_predict, bool verify) {
         if (!next_token(s, next, n, pos, &token)) {
             return false;
         }
-        if (llama_vocab_is_eog(s->vocab, token)) {
-            break;
-        }
-        if (!print_piece(s, token)) {
+        bool done = false;
+        if (!print_piece(s, token, &done)) {
             return false;
+        }
+        if (done) {
+            break;
         }
         pos += (int32_t) n;
         next = &token;
@@ -253,6 +276,7 @@ static void close_all(struct program * s) {
     free(s->tokens);
     vt_session_free(s->session);
     vt_head_free(s->head);
+    vt_pieces_free(s->pieces);
     llama_model_free(s->tokenizer);
     vt_store_free(s->store);
 }
@@ -267,8 +291,10 @@ int main(int argc, char ** argv) {
     llama_log_set(log_errors, NULL);
     llama_backend_init();
     struct program s = {0};
-    const bool done = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
-                      tokenize(&s, argv[4]) && open_core(&s, argv[1], n_predict, n_threads) && generate(&s, n_predict, strcmp(argv[3], "exact") == 0);
+    const bool     verify = strcmp(argv[3], "exact") == 0;
+    const bool     done   = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
+                      tokenize(&s, argv[4]) && keep_pieces(&s, verify) && open_core(&s, argv[1], n_predict, n_threads) &&
+                      generate(&s, n_predict, verify);
     close_all(&s);
     llama_backend_free();
     return done ? 0 : 1;

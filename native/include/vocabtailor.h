@@ -438,11 +438,21 @@ vt_status vt_verifier_watched(vt_verifier * v, int32_t * ids, uint64_t * counts,
 
 vt_status vt_verifier_get_stats(vt_verifier * v, vt_verifier_stats * out, char * err, size_t n_err);
 
+/* ---- loading ---- */
+
+/* from here on ggml does alone in the calling thread what it shares out by itself at load, where it has a say in that: for a
+ * thread that loads a core while another one loads the vocabulary, and that ends then */
+void vt_load_alone(void);
+
 /* ---- vocabulary ---- */
 
 /* tokens that stay in every active set: special and end-of-generation tokens, tokens of one byte, and white space.
  * Unused slots are left out. Writes up to n_ids ids, ascending; *n is their number in any case. */
 vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
+
+/* the first n_ids ordinary tokens, or all of them where there are fewer. Ids follow the order in which a tokenizer was
+ * trained, so these are its most frequent ones. *n is how many were written, ascending. */
+vt_status vt_vocab_common(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err);
 
 /* forms of words: with or without a leading space, in lower case, capitalised, in upper case */
 typedef struct vt_forms vt_forms;
@@ -455,6 +465,18 @@ uint64_t  vt_forms_n_bytes(const vt_forms * v);
 /* tokens that write the words of ids in another form, without ids themselves. Writes up to n_out, ascending;
  * *n_found is their number in any case. A form that is no single token is left out. */
 vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_t n, int32_t * out, size_t n_out, size_t * n_found, char * err, size_t n_err);
+
+/* texts of all tokens, in a tenth of the memory of llama.cpp's tables: enough for output, once all prompts are tokenized */
+typedef struct vt_pieces vt_pieces;
+
+/* vocab may be freed afterwards */
+vt_status vt_pieces_new(const struct llama_vocab * vocab, vt_pieces ** out, char * err, size_t n_err);
+void      vt_pieces_free(vt_pieces * p);
+uint64_t  vt_pieces_n_bytes(const vt_pieces * p);
+
+/* *text: *n bytes without a NUL behind them, as llama_token_to_piece gives them without special tokens, valid until it is
+ * freed; *is_eog: whether the token ends a generation */
+vt_status vt_pieces_get(const vt_pieces * p, int32_t token, const char ** text, size_t * n, bool * is_eog, char * err, size_t n_err);
 
 /* ---- table types ---- */
 

@@ -26,9 +26,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         What was timed in ``ns``, memory in bytes, and of split models their counters. ``n`` where
-        fewer tokens were timed than asked, ``tokens`` of greedy texts, ``load_ns`` and ``read`` (in
-        bytes, from the disk) of starts, ``maps`` by component where the system tells,
-        ``model_size`` of the tensors in bytes.
+        fewer tokens were timed than asked, ``tokens`` of greedy texts, ``load_ns``, ``load_ms`` by
+        part and ``read`` (in bytes, from the disk) of starts, ``maps`` by component where the
+        system tells, ``model_size`` of the tensors in bytes.
     """
     n_text = len(job["text_tokens"])
     n_ctx = max(job["n_prompt"], n_text) + job["n_gen"] + 2 * timings.N_WARM + _SPARE
@@ -40,6 +40,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         llm = load(job, n_ctx)
         if job["part"] == "start":
             result["load_ns"] = time.perf_counter_ns() - begin
+            result["load_ms"] = llm._load_ms if isinstance(llm, TailoredLlama) else {}
             llm.eval(job["text_tokens"])
             llm.sample(temp=0.0)
             result |= {"ns": time.perf_counter_ns() - begin, "read": _bytes_read() - read}

@@ -101,6 +101,7 @@ def _ours(result: Benchmark, row: Row) -> dict[str, Any]:
         "vt_accepted": row.accepted,
         "vt_agreed": row.agreed,
         "vt_load_ns": row.median("load_ns") if is_start else None,
+        "vt_load_ms": row.load_ms if is_start else None,
         "vt_read_bytes": row.median("read") if is_start else None,
         "vt_peak_bytes": row.median("peak"),
         "vt_anon_bytes": row.median("anon"),

@@ -44,6 +44,13 @@ class Row:
         return float(statistics.median(s[what] for s in self.samples))
 
     @property
+    def load_ms(self) -> dict[str, float]:
+        """Median ms of each part of a load, the longest first; nothing of other tests, or stock."""
+        names = self.last.get("load_ms", {})
+        found = {n: statistics.median(s["load_ms"][n] for s in self.samples) for n in names}
+        return dict(sorted(found.items(), key=lambda part: -part[1]))
+
+    @property
     def last(self) -> dict[str, Any]:
         """The sample of the last round."""
         return self.samples[-1]

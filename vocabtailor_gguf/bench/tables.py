@@ -139,14 +139,15 @@ def _starts(result: Benchmark) -> Table:
     for row in result.of("start"):
         times = [f"{row.median(what) / 1e6:.0f}" for what in ("load_ns", "ns")]
         read = f"{row.median('read') / 1e6:.0f}"
+        parts = ", ".join(f"{name.replace('_', ' ')} {ms:.0f}" for name, ms in row.load_ms.items())
         cells = (row.test.name, row.mode, "fresh", *times, _ratio(result.x_stock(row)), read)
-        rows.append(cells)
+        rows.append((*cells, parts))
     return Table(
         "Start",
         "Cold: the model's files were dropped from the page cache before. The first token comes "
         "with the load and the prompt. Read is what came from the disk: pages that another process "
-        "maps cannot be dropped.",
-        ("test", "mode", "way", "load ms", "first token ms", "x stock", "read MB"),
+        "maps cannot be dropped. Parts are loaded side by side, so they add up to more.",
+        ("test", "mode", "way", "load ms", "first token ms", "x stock", "read MB", "parts, ms"),
         tuple(rows),
         3,
     )

@@ -1,20 +1,20 @@
 """Binding of the native library with cffi.
 
-The declarations are the ones of ``include/vocabtailor.h``; there is no second copy of them.
+The declarations are the ones of ``include/vocabtailor.h``, which the build makes a module of (see
+``native/declare.py``): a process that starts has no C to parse.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.metadata
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cffi
 import llama_cpp
 import numpy as np
 
@@ -47,22 +47,29 @@ def _installed(name: str) -> Path:
     path = Path(__file__).parents[1] / name
     if path.exists():
         return path
+    from importlib import metadata  # takes longer than all the rest of this module
+
     try:
-        distribution = importlib.metadata.distribution("vocabtailor_gguf")
-    except importlib.metadata.PackageNotFoundError as e:
+        distribution = metadata.distribution("vocabtailor_gguf")
+    except metadata.PackageNotFoundError as e:
         raise VersionError(f"{path}: missing; build and install vocabtailor_gguf first") from e
     return Path(str(distribution.locate_file(f"vocabtailor_gguf/{name}")))
 
 
-def _declare() -> cffi.FFI:
-    text = _installed("include/vocabtailor.h").read_text(encoding="utf-8")
-    begin = text.index("/* -- declarations")
-    declared = cffi.FFI()
-    declared.cdef(text[begin : text.index("/* -- end of declarations -- */")])
-    return declared
+def _declared() -> Any:
+    """Return the FFI object of the module that the build has made of the header."""
+    path = _installed("binding/_declared.py")
+    name = "vocabtailor_gguf.binding._declared"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise VersionError(f"{path}: missing; install vocabtailor_gguf again")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module.ffi
 
 
-ffi = _declare()
+ffi = _declared()
 
 
 def library_path() -> Path:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from gguf.constants import GGMLQuantizationType
-
 from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.errors import VocabTailorError
 
 
 def type_name(ggml_type: int) -> str:
     """Return the name of a ggml type as llama.cpp spells it, such as ``Q8_0``."""
+    name = native.ffi.new("char **")
+    block = native.ffi.new("int64_t *")
+    size = native.ffi.new("uint64_t *")
     try:
-        return str(GGMLQuantizationType(ggml_type).name)
-    except ValueError:
-        return f"type {ggml_type}"
+        native.call("vt_type_info", ggml_type, name, block, size)
+    except VocabTailorError:  # not one of a table's rows
+        from gguf.constants import GGMLQuantizationType  # slow to import
+
+        known = {int(t): str(t.name) for t in GGMLQuantizationType}
+        return known.get(ggml_type, f"type {ggml_type}")
+    return bytes(native.ffi.string(name[0])).decode().upper()
 
 
 def parse_type(name: str) -> int:
@@ -21,6 +27,8 @@ def parse_type(name: str) -> int:
     Raises:
         ValueError: There is no such type.
     """
+    from gguf.constants import GGMLQuantizationType  # slow to import
+
     for t in GGMLQuantizationType:
         if t.name.lower() == name.lower():
             return int(t)

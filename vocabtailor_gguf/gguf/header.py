@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf.constants import GGUFValueType
 
 from vocabtailor_gguf.binding import native
 from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.gguf.values import ValueType
 
 _DTYPES: dict[int, str] = {
-    GGUFValueType.UINT8: "<u1",
-    GGUFValueType.INT8: "<i1",
-    GGUFValueType.UINT16: "<u2",
-    GGUFValueType.INT16: "<i2",
-    GGUFValueType.UINT32: "<u4",
-    GGUFValueType.INT32: "<i4",
-    GGUFValueType.FLOAT32: "<f4",
-    GGUFValueType.BOOL: "?",
-    GGUFValueType.UINT64: "<u8",
-    GGUFValueType.INT64: "<i8",
-    GGUFValueType.FLOAT64: "<f8",
+    ValueType.UINT8: "<u1",
+    ValueType.INT8: "<i1",
+    ValueType.UINT16: "<u2",
+    ValueType.INT16: "<i2",
+    ValueType.UINT32: "<u4",
+    ValueType.INT32: "<i4",
+    ValueType.FLOAT32: "<f4",
+    ValueType.BOOL: "?",
+    ValueType.UINT64: "<u8",
+    ValueType.INT64: "<i8",
+    ValueType.FLOAT64: "<f8",
 }
 
 
@@ -47,9 +47,9 @@ class Key:
 
     def decode(self) -> Any:
         """Return the value: a scalar, a string, a numpy array or a list of strings."""
-        is_array = self.type == GGUFValueType.ARRAY
+        is_array = self.type == ValueType.ARRAY
         element = self.element_type if is_array else self.type
-        if element == GGUFValueType.STRING:
+        if element == ValueType.STRING:
             strings = [b.decode("utf-8", errors="replace") for b in self.strings()]
             return strings if is_array else strings[0]
         values = np.frombuffer(self.value, dtype=_DTYPES[element])

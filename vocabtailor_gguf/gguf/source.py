@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from gguf.constants import GGUFValueType
 
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError
 from vocabtailor_gguf.gguf.data import read_exactly
@@ -31,6 +30,7 @@ from vocabtailor_gguf.gguf.keys import (
     SOURCE_SIZE,
     SOURCE_VERSION,
 )
+from vocabtailor_gguf.gguf.values import ValueType
 from vocabtailor_gguf.gguf.write import encode_key, padded, shape_record
 
 MAX_FILLER = 16 << 20  # bytes, beside tensors, that are kept in a header
@@ -131,35 +131,35 @@ def _plain_key(key: Key, n_vocab: int) -> Key | None:
         return None
     value = key.value
     n = key.n
-    element = key.element_type if key.type == GGUFValueType.ARRAY else key.type
-    if element == GGUFValueType.BOOL:
+    element = key.element_type if key.type == ValueType.ARRAY else key.type
+    if element == ValueType.BOOL:
         value = (np.frombuffer(value, dtype=np.uint8) != 0).tobytes()
     elif name == _ALIGNMENT and not 8 <= key.decode() <= 65536:
         value = (32).to_bytes(4, "little")
     elif name in ("general.architecture", "tokenizer.ggml.model"):
-        if key.type == GGUFValueType.STRING:  # C strings
+        if key.type == ValueType.STRING:  # C strings
             value = encode_key(b"", next(key.strings()).split(b"\0")[0])[12:]
     elif name.startswith("tokenizer.ggml.") and name.endswith("_token_id"):
-        if key.type != GGUFValueType.UINT32:  # then it is not one of those that are read
+        if key.type != ValueType.UINT32:  # then it is not one of those that are read
             return None
     elif name in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type") and key.n >= n_vocab:
         n = n_vocab  # more are never looked at
         value = value[: n * 4] if element in _FOUR_BYTES else value
-        if name.endswith("scores") and element == GGUFValueType.INT32:
+        if name.endswith("scores") and element == ValueType.INT32:
             value = np.frombuffer(value, dtype="<i4").astype("<f4").tobytes()
-            element = GGUFValueType.FLOAT32
+            element = ValueType.FLOAT32
         n = n if element in _FOUR_BYTES else key.n
     types = [key.type]
-    if key.type == GGUFValueType.ARRAY:
+    if key.type == ValueType.ARRAY:
         types.append(element)
     record = len(name).to_bytes(8, "little") + name.encode("ascii")
     record += b"".join(int(t).to_bytes(4, "little") for t in types)
-    if key.type == GGUFValueType.ARRAY:
+    if key.type == ValueType.ARRAY:
         record += n.to_bytes(8, "little")
     return Key(name, key.type, types[1] if len(types) > 1 else -1, n, value, record + value)
 
 
-_FOUR_BYTES = (GGUFValueType.INT32, GGUFValueType.FLOAT32, GGUFValueType.UINT32)
+_FOUR_BYTES = (ValueType.INT32, ValueType.FLOAT32, ValueType.UINT32)
 
 
 def _filler(header: GGUFHeader) -> Own:
@@ -220,6 +220,6 @@ def strings(header: GGUFHeader, name: str) -> list[bytes]:
     key = header.keys.get(name)
     if key is None:
         return []
-    if key.element_type != GGUFValueType.STRING:
+    if key.element_type != ValueType.STRING:
         raise BadFileError(f"{header.path}: key {name}: expected an array of strings")
     return list(key.strings())

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguf.constants import GGUF_MAGIC, GGUF_VERSION, GGUFValueType
+from vocabtailor_gguf.gguf.values import MAGIC, VERSION, ValueType
 
 MAX_HEADER = 64 << 20  # bytes; the reader takes no more
 
@@ -47,17 +47,17 @@ def encode_key(
     """Return a key's record; int is encoded as u32 where it fits, else as u64, float as f32."""
     head = _string(name)
     if isinstance(value, bool):
-        return head + struct.pack("<I?", GGUFValueType.BOOL, value)
+        return head + struct.pack("<I?", ValueType.BOOL, value)
     if isinstance(value, int):
         wide = value >= 2**32
-        kind = GGUFValueType.UINT64 if wide else GGUFValueType.UINT32
+        kind = ValueType.UINT64 if wide else ValueType.UINT32
         return head + struct.pack("<IQ" if wide else "<II", kind, value)
     if isinstance(value, float):
-        return head + struct.pack("<If", GGUFValueType.FLOAT32, value)
+        return head + struct.pack("<If", ValueType.FLOAT32, value)
     if isinstance(value, str | bytes):
-        return head + struct.pack("<I", GGUFValueType.STRING) + _string(value)
+        return head + struct.pack("<I", ValueType.STRING) + _string(value)
     items = b"".join(_string(s) for s in value)
-    return head + struct.pack("<IIQ", GGUFValueType.ARRAY, GGUFValueType.STRING, len(value)) + items
+    return head + struct.pack("<IIQ", ValueType.ARRAY, ValueType.STRING, len(value)) + items
 
 
 def padded(n: int, alignment: int) -> int:
@@ -75,7 +75,7 @@ def layout(
     tensors: Sequence[TensorSpec],
     alignment: int,
     *,
-    version: int = GGUF_VERSION,
+    version: int = VERSION,
 ) -> Layout:
     """Encode a header of these key records and tensors."""
     infos = []
@@ -86,7 +86,7 @@ def layout(
         infos.append(shape + struct.pack("<IQ", t.type, at))
         starts[t.name] = at
         at += padded(t.n_bytes, alignment)
-    prefix = struct.pack("<IIQQ", GGUF_MAGIC, version, len(tensors), len(records))
+    prefix = struct.pack("<IIQQ", MAGIC, version, len(tensors), len(records))
     header = prefix + b"".join(records) + b"".join(infos)
     n_header = len(header)
     header = header.ljust(padded(n_header, alignment), b"\0")

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import llama_cpp
 import numpy as np
-from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding.types import type_geometry, type_name
 from vocabtailor_gguf.binding.verifier import MAX_BLOCK
@@ -24,8 +23,7 @@ from vocabtailor_gguf.runtime.states import Over
 _Init = Callable[..., None]
 
 _SIZES = ("n_ctx", "n_batch", "n_ubatch")
-_WHOLE_TYPES = frozenset(int(GGMLQuantizationType[n]) for n in ("F32", "F16", "BF16"))
-_TYPES = frozenset(int(t) for t in GGMLQuantizationType)
+_WHOLE_TYPES = frozenset({0, 1, 30})  # F32, F16 and BF16 of enum ggml_type
 _MOST_BYTES = 127  # of a key or a text in llama_model_kv_override, without the NUL
 _DEFAULT_THREADS = 4  # GGML_DEFAULT_N_THREADS: what ggml takes where it is asked for none
 
@@ -103,13 +101,19 @@ def check_upstream(arguments: Mapping[str, Any]) -> None:
     if arguments.get("lora_path") is not None:
         check_path("lora_path", arguments["lora_path"])
     for name in ("type_k", "type_v"):
-        if arguments.get(name) is not None and arguments[name] not in _TYPES:
+        if arguments.get(name) is not None and not _is_type(arguments[name]):
             raise ValueError(f"{name}: found {arguments[name]}, expected a ggml_type")
     type_v = arguments.get("type_v")
     if type_v is not None and type_v not in _WHOLE_TYPES and not arguments.get("flash_attn"):
         raise ValueError(f"type_v: {type_v}: a quantised V cache needs flash_attn=True")
     _check_tensor_split(arguments.get("tensor_split"))
     _check_overrides(arguments.get("kv_overrides"))
+
+
+def _is_type(value: Any) -> bool:
+    from gguf.constants import GGMLQuantizationType  # slow to import, and seldom asked for
+
+    return value in frozenset(int(t) for t in GGMLQuantizationType)
 
 
 def check_cache_types(header: GGUFHeader, arguments: Mapping[str, Any]) -> None:

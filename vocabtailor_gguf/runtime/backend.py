@@ -10,8 +10,9 @@ import collections
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -30,24 +31,49 @@ Sampler = internals.LlamaSampler
 _OF_CONTEXT = ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "type_k", "type_v")
 
 
-@contextlib.contextmanager
-def collect_log(n_lines: int = 50, *, forward: bool = True) -> Iterator[collections.deque[str]]:
-    """Collect the last lines that llama.cpp logs; `forward` also sends them where they went."""
-    lines: collections.deque[str] = collections.deque(maxlen=n_lines)
+class _Collector(NamedTuple):
+    lines: collections.deque[str]
+    forward: bool
 
-    def note(level: int, text: bytes, data: Any) -> None:
+
+_collectors: dict[int, list[_Collector]] = {}  # by thread, the innermost last
+_lock = threading.Lock()
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _note(level: int, text: bytes, data: Any) -> None:
+    own = _collectors.get(threading.get_ident())
+    if own:
         line = text.decode("utf-8", errors="replace").strip(" .\n")
         if line:
-            lines.append(line)
-        if forward:
-            _logger.llama_log_callback(level, text, data)
+            own[-1].lines.append(line)
+    if not own or own[-1].forward:
+        _logger.llama_log_callback(level, text, data)
 
-    callback = llama_cpp.llama_log_callback(note)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+
+@contextlib.contextmanager
+def collect_log(n_lines: int = 50, *, forward: bool = True) -> Iterator[collections.deque[str]]:
+    """Collect the last lines that llama.cpp logs in this thread.
+
+    Args:
+        n_lines: At most.
+        forward: Also send them where they went.
+    """
+    mine = _Collector(collections.deque(maxlen=n_lines), forward)
+    thread = threading.get_ident()
+    with _lock:
+        if not _collectors:
+            llama_cpp.llama_log_set(_note, ctypes.c_void_p(0))
+        _collectors.setdefault(thread, []).append(mine)
     try:
-        yield lines
+        yield mine.lines
     finally:
-        llama_cpp.llama_log_set(_logger.llama_log_callback, ctypes.c_void_p(0))
+        with _lock:
+            _collectors[thread].pop()
+            if not _collectors[thread]:
+                del _collectors[thread]
+            if not _collectors:
+                llama_cpp.llama_log_set(_logger.llama_log_callback, ctypes.c_void_p(0))
 
 
 def reason(lines: Iterable[str]) -> str:
@@ -62,6 +88,10 @@ def load_model(
 ) -> Any:
     """Return llama.cpp's model of a file.
 
+    Standard output and error are those of the process, and so is ``llama_cpp``'s way of hiding what
+    is written to them: threads that do so at once may leave them hidden. So only the log is kept
+    quiet here, which is all that llama.cpp writes.
+
     Args:
         path: A GGUF file that llama.cpp loads.
         params: ctypes llama_model_params.
@@ -72,11 +102,13 @@ def load_model(
         BadFileError: llama.cpp cannot load it; the text ends with its log.
     """
     check_path(path)
-    with collect_log(forward=forward) as log:
+    with collect_log(forward=forward and verbose) as log:
         try:
-            return Model(path_model=os.fspath(path), params=params, verbose=verbose)
+            model = Model(path_model=os.fspath(path), params=params, verbose=True)
         except ValueError as e:
             raise BadFileError(f"{path}: {reason(log)}") from e
+    model.verbose = verbose
+    return model
 
 
 def overrides_of(params: Any) -> list[Any]:

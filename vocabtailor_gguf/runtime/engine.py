@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
 from vocabtailor_gguf.runtime import backend
-from vocabtailor_gguf.runtime.lora import Adapter, set_adapters
-from vocabtailor_gguf.runtime.tokenizer import Tokenizer
+from vocabtailor_gguf.runtime.core import Core
+from vocabtailor_gguf.runtime.lora import set_adapters
+from vocabtailor_gguf.runtime.tokenizer import Forms, Tokenizer
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 # of a guessed set: more rows cost more than they save (docs/measurements.md)
@@ -31,44 +28,38 @@ class Engine:
     Sessions keep what they were made from alive: an engine that is closed gives no more of them.
 
     Args:
-        core_path: ``NAME.core.gguf``, checked.
+        core: The loaded core; it is closed with the engine.
         store: The open store of the pair; it is closed with the engine.
         tokenizer: The store's vocabulary, which must outlive the engine.
         model_params: ctypes llama_model_params of the core.
         placement: Where the whole head lies.
         n_threads: Threads that prepare the whole head.
-        lora: Adapters of the core, with their scales.
-        verbose: As in ``llama_cpp.Llama``.
-
-    Raises:
-        BadFileError: llama.cpp cannot load the core, or an adapter.
-        UnsupportedError: An adapter is of the vocabulary's tables.
+        whole_head: The whole head, where it was made; it is closed with the engine.
+        forms: Other forms of words, where they were found; they are closed with the engine.
     """
 
     def __init__(
         self,
-        core_path: Path,
+        core: Core,
         store: VocabStore,
         tokenizer: Tokenizer,
         model_params: Any,
         *,
         placement: Placement,
         n_threads: int,
-        lora: Sequence[tuple[str, float]] = (),
-        verbose: bool = False,
+        whole_head: WholeHead | None = None,
+        forms: Forms | None = None,
     ) -> None:
         self.store = store
         self.tokenizer = tokenizer
         self._placement = placement
         self._n_threads = n_threads
-        self._whole_head: WholeHead | None = None
+        self._whole_head = whole_head
+        self._forms = forms
         self._lock = threading.Lock()
-        self._stack = contextlib.ExitStack()
-        # freed in the opposite order: whole head, core, store
-        self._stack.callback(store.close)
-        self.core = backend.load_model(core_path, model_params, verbose=verbose)
-        self._stack.callback(self.core.close)
-        self.core_bytes = int(llama_cpp.llama_model_size(self.core.model))
+        self._loaded = core
+        self.core = core.model
+        self.core_bytes = core.n_bytes
         overrides = [
             [one.key.decode("utf-8", "replace"), one.tag, bytes(one.value).hex()]
             for one in backend.overrides_of(model_params)
@@ -78,12 +69,6 @@ class Engine:
             model_params.n_gpu_layers,
             sorted(overrides),
         ]
-        self._adapters = [self._load_adapter(path, scale) for path, scale in lora]
-
-    def _load_adapter(self, path: str, scale: float) -> Adapter:
-        adapter = Adapter(self.core, path, scale)
-        self._stack.callback(adapter.close)
-        return adapter
 
     def set_adapters(self, ctx: Any) -> None:
         """Let a ctypes llama_context of the core compute with the adapters.
@@ -91,7 +76,7 @@ class Engine:
         Raises:
             BadFileError: llama.cpp refuses.
         """
-        set_adapters(ctx, self._adapters)
+        set_adapters(ctx, self._loaded.adapters)
 
     @property
     def n_vocab(self) -> int:
@@ -101,7 +86,7 @@ class Engine:
     @property
     def identity(self) -> list[Any]:
         """What tells this core, as it was loaded, from others: JSON values."""
-        adapters = [[a.path, os.stat(a.path).st_mtime_ns, a.scale] for a in self._adapters]
+        adapters = [[a.path, os.stat(a.path).st_mtime_ns, a.scale] for a in self._loaded.adapters]
         return [self.store.pair_id, self.core_bytes, *self._loaded_with, adapters]
 
     @property
@@ -112,13 +97,25 @@ class Engine:
                 self._whole_head = WholeHead(
                     self.store, placement=self._placement, n_threads=self._n_threads
                 )
-                self._stack.callback(self._whole_head.close)
             return self._whole_head
+
+    @property
+    def forms(self) -> Forms:
+        """Other forms of words, found when they are first asked for."""
+        with self._lock:
+            if self._forms is None:
+                self._forms = Forms(self.tokenizer.vocab)
+            return self._forms
 
     @property
     def whole_head_bytes(self) -> int:
         """Memory that the whole head holds, without mapped pages, in bytes."""
         return 0 if self._whole_head is None else self._whole_head.n_bytes
+
+    @property
+    def forms_bytes(self) -> int:
+        """Memory that the other forms of words hold, in bytes."""
+        return 0 if self._forms is None else self._forms.n_bytes
 
     def static_ids(
         self, token_set: TokenSet | None, *, guess: bool = False
@@ -130,14 +127,18 @@ class Engine:
             guess: Add the tokenizer's most frequent tokens. Where drafts are verified that costs
                 little and saves rejections.
         """
-        ids = self.tokenizer.always_on
+        is_static = np.zeros(self.n_vocab, dtype=bool)
+        is_static[self.tokenizer.always_on] = True
         if token_set is not None:
-            ids = np.union1d(ids, token_set.ids)
+            is_static[token_set.ids] = True
         if guess:
             n = min(_MOST_GUESSED, self.n_vocab // _SHARE_GUESSED)
-            ids = np.union1d(ids, self.tokenizer.common(n))
-        return ids.astype(np.int32)
+            is_static[self.tokenizer.common(n)] = True
+        return np.flatnonzero(is_static).astype(np.int32)
 
     def close(self) -> None:
         """Free all; sessions that are still open must be closed first. Twice is allowed."""
-        self._stack.close()
+        with self._lock:
+            for part in (self._forms, self._whole_head, self._loaded, self.store):
+                if part is not None:
+                    part.close()

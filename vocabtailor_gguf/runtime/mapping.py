@@ -43,6 +43,14 @@ def share_copied(header: GGUFHeader) -> float:
     return copied / total if total else 0.0
 
 
+def copied_bytes(header: GGUFHeader, params: Any) -> int:
+    """Return the anonymous memory of a core that is loaded with ctypes llama_model_params."""
+    total = sum(tensor.n_bytes for tensor in header.tensors.values())
+    if params.load_mode == llama_cpp.LLAMA_LOAD_MODE_NONE:
+        return total
+    return int(total * share_copied(header)) if params.use_extra_bufts else 0
+
+
 @functools.cache
 def _is_repacked(type_: int, n_cols: int, n_rows: int) -> bool:
     return is_repacked(type_, n_cols, n_rows)

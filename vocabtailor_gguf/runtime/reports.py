@@ -81,7 +81,8 @@ class MemoryReport(Record):
         whole_head: Rows of the whole vocabulary that exact mode or an audit keeps in memory; where
             they are mapped, they are part of `file` instead.
         logits: Logits and sampling candidates.
-        tokenizer: llama.cpp's tables of the vocabulary (growth of anonymous memory at load).
+        tokenizer: llama.cpp's tables of the vocabulary (growth of anonymous
+            memory at load, without the parts that are known).
         core: Tensors of the core, mapped from its file.
         context: KV cache and compute buffers (growth of allocated memory when it was made).
         anon: Anonymous resident memory of the whole process.
@@ -149,13 +150,12 @@ def memory_of(session: Session, *, tokenizer_bytes: int) -> MemoryReport:
     with session.lock:
         session.check_open()
         native = session.native.stats()
-        forms = 0 if session.forms is None else session.forms.n_bytes
         return MemoryReport(
             embedding=int(native.n_bytes_hidden),
             head=session.head.n_bytes,
             whole_head=session.engine.whole_head_bytes,
             logits=int(native.n_bytes_logits),
-            tokenizer=tokenizer_bytes + forms,
+            tokenizer=tokenizer_bytes + session.engine.forms_bytes,
             core=session.engine.core_bytes,
             context=session.context_bytes,
             anon=now.anon,

@@ -131,7 +131,7 @@ class Session:
 
     def _set_mode(self, *, exact: bool, audit: float, expand: bool) -> None:
         if expand and self.forms is None:
-            self.forms = Forms(self.engine.tokenizer.vocab)
+            self.forms = self.engine.forms
         if (exact or audit) and self.verifier is None:
             if exact:
                 self.together = tokens_together(
@@ -538,8 +538,6 @@ class Session:
             # in the opposite order of making
             if self.verifier is not None:
                 self.verifier.close()
-            if self.forms is not None:
-                self.forms.close()
             self.context.close()
             self.native.close()
             self.head.close()

@@ -17,7 +17,6 @@ from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.runtime.backend import collect_log, reason
 
 _MAX_PIECE = 1024  # bytes
-_NORMAL = llama_cpp.LLAMA_TOKEN_ATTR_NORMAL
 
 
 def load_tokenizer(vocab_path: str | os.PathLike[str]) -> llama_cpp.Llama:
@@ -49,13 +48,12 @@ def always_on(vocab: Any) -> npt.NDArray[np.int32]:
     Args:
         vocab: A ctypes llama_vocab.
     """
-    n = native.ffi.new("size_t *")
     pointer = native.pointer("struct llama_vocab *", vocab)
-    native.call("vt_vocab_always_on", pointer, native.ffi.NULL, 0, n)
-    ids = np.empty(n[0], dtype=np.int32)
+    ids = np.empty(llama_cpp.llama_vocab_n_tokens(vocab), dtype=np.int32)  # so one look is enough
+    n = native.ffi.new("size_t *")
     buffer = native.ffi.from_buffer("int32_t[]", ids)
     native.call("vt_vocab_always_on", pointer, buffer, ids.size, n)
-    return ids
+    return ids[: n[0]].copy()
 
 
 class Forms:
@@ -131,13 +129,12 @@ class Tokenizer:
 
         Ids follow the order in which a tokenizer was trained, so these are the frequent ones.
         """
-        ids: list[int] = []
-        for token in range(self.n_vocab):
-            if len(ids) == n:
-                break
-            if llama_cpp.llama_vocab_get_attr(self.vocab, token) & _NORMAL:
-                ids.append(token)
-        return np.array(ids, dtype=np.int32)
+        ids = np.empty(min(n, self.n_vocab), dtype=np.int32)
+        found = native.ffi.new("size_t *")
+        pointer = native.pointer("struct llama_vocab *", self.vocab)
+        buffer = native.ffi.from_buffer("int32_t[]", ids)
+        native.call("vt_vocab_common", pointer, buffer, ids.size, found)
+        return ids[: found[0]]
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends the generation."""

@@ -21,7 +21,6 @@ from pathlib import Path
 from vocabtailor_gguf.errors import BadFileError
 from vocabtailor_gguf.gguf.header import GGUFHeader
 from vocabtailor_gguf.gguf.pair import sibling_store, split_kind
-from vocabtailor_gguf.split.split import split_model
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +100,8 @@ def split_cached(
     with _alone(source):
         entry = _entry(folder, stem)
         if entry is None or (here and not _is_of(entry, source)):
+            from vocabtailor_gguf.split.split import split_model  # seldom needed
+
             split_model(source, folder, force=True, progress=progress)
             if not here:
                 text = json.dumps({"source": str(source.resolve())})

@@ -1,6 +1,7 @@
 // The C API: the library, files, and the types of tables.
 
 #include "api/api.h"
+#include "base/parallel.h"
 #include "head/weight_layout.h"
 #include "store/core.h"
 #include "store/gguf.h"
@@ -84,7 +85,7 @@ VT_EXPORT vt_status vt_gguf_get_key(const vt_gguf * g, uint64_t i, vt_gguf_key *
         return VT_ERROR_ARGUMENT;
     }
     const vt::gguf::key & k    = g->impl.keys()[i];
-    const uint8_t *       base = g->impl.header().data();
+    const uint8_t *       base = g->impl.header();
     out->name                  = k.name.c_str();
     out->type                  = static_cast<int32_t>(k.type);
     out->element_type          = k.type == vt::gguf_type::array ? static_cast<int32_t>(k.element_type) : -1;
@@ -107,7 +108,7 @@ VT_EXPORT vt_status vt_gguf_get_tensor(const vt_gguf * g, uint64_t i, vt_gguf_te
     memcpy(out->ne, t.ne, sizeof(out->ne));
     out->offset   = t.offset;
     out->n_bytes  = t.n_bytes;
-    out->record   = g->impl.header().data() + t.record;
+    out->record   = g->impl.header() + t.record;
     out->n_record = t.n_record;
     return VT_OK;
 }
@@ -177,6 +178,10 @@ VT_EXPORT vt_status vt_core_check(const char * path, const vt_store * store, cha
         require(path != nullptr, "path must not be NULL");
         vt::check_core(path, store ? &store->impl : nullptr);
     });
+}
+
+VT_EXPORT void vt_load_alone(void) {
+    vt::work_alone();
 }
 
 // ---- table types ----

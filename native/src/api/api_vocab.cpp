@@ -2,6 +2,7 @@
 
 #include "api/api.h"
 #include "vocab/forms.h"
+#include "vocab/pieces.h"
 #include "vocab/vocab.h"
 
 #include <algorithm>
@@ -9,6 +10,10 @@
 
 struct vt_forms {
     vt::forms impl;
+};
+
+struct vt_pieces {
+    vt::pieces impl;
 };
 
 using namespace vt;
@@ -34,6 +39,13 @@ VT_EXPORT vt_status vt_vocab_always_on(const struct llama_vocab * vocab, int32_t
     });
 }
 
+VT_EXPORT vt_status vt_vocab_common(const struct llama_vocab * vocab, int32_t * ids, size_t n_ids, size_t * n, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(vocab != nullptr && n != nullptr && (n_ids == 0 || ids != nullptr), "vocab, ids and n must not be NULL");
+        *n = copy_ids(vt::common(vocab, n_ids), ids, n_ids);
+    });
+}
+
 VT_EXPORT vt_status vt_forms_new(const struct llama_vocab * vocab, vt_forms ** out, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(vocab != nullptr && out != nullptr, "vocab and out must not be NULL");
@@ -56,6 +68,32 @@ VT_EXPORT vt_status vt_forms_find(const vt_forms * v, const int32_t * ids, size_
         require(v != nullptr && n_found != nullptr && (n == 0 || ids != nullptr) && (n_out == 0 || out != nullptr),
                 "forms, ids, out and n_found must not be NULL");
         *n_found = copy_ids(v->impl.find(ids, n), out, n_out);
+    });
+}
+
+VT_EXPORT vt_status vt_pieces_new(const struct llama_vocab * vocab, vt_pieces ** out, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(vocab != nullptr && out != nullptr, "vocab and out must not be NULL");
+        *out = nullptr;
+        *out = new vt_pieces{vt::pieces(vocab)};
+    });
+}
+
+VT_EXPORT void vt_pieces_free(vt_pieces * p) {
+    delete p;
+}
+
+VT_EXPORT uint64_t vt_pieces_n_bytes(const vt_pieces * p) {
+    return p ? p->impl.n_bytes() : 0;
+}
+
+VT_EXPORT vt_status vt_pieces_get(const vt_pieces * p, int32_t token, const char ** text, size_t * n, bool * is_eog, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(p != nullptr && text != nullptr && n != nullptr && is_eog != nullptr, "pieces, text, n and is_eog must not be NULL");
+        const std::string_view found = p->impl.text(token);
+        *is_eog                      = p->impl.is_eog(token);
+        *text                        = found.data();
+        *n                           = found.size();
     });
 }
 

@@ -10,6 +10,11 @@
 #include <exception>
 #include <vector>
 
+// of the OpenMP that ggml is built with, where it is built with one
+#if defined(__ELF__)
+extern "C" __attribute__((weak)) void omp_set_num_threads(int n_threads);
+#endif
+
 namespace vt {
 
 namespace {
@@ -56,6 +61,14 @@ void parallel(int32_t n_threads, const std::function<void(size_t)> & work) {
             std::rethrow_exception(e);
         }
     }
+}
+
+void work_alone() {
+#if defined(__ELF__)
+    if (omp_set_num_threads != nullptr) {
+        omp_set_num_threads(1);  // of this thread
+    }
+#endif
 }
 
 }  // namespace vt

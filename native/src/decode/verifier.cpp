@@ -11,7 +11,7 @@ namespace vt {
 
 namespace {
 
-constexpr size_t FIRST_BLOCK = 2;  // of a request: somebody waits for its first token
+constexpr size_t FIRST_BLOCK = 1;  // of a request: somebody waits for its first token, and another costs a pass of the core
 
 }  // namespace
 

@@ -61,7 +61,6 @@ gguf::gguf(const std::string & path, gguf_rules rules) : m_file(new vt::file(pat
     }
     place_tensors();
     m_header.resize(m_pos);
-    m_header.shrink_to_fit();
 }
 
 void gguf::fail(const std::string & what) const {

@@ -11,6 +11,7 @@
 // Source: ggml/docs/gguf.md, ggml/src/gguf.cpp.
 #pragma once
 
+#include "base/bytes.h"
 #include "base/file.h"
 
 #include <cstdint>
@@ -63,13 +64,13 @@ class gguf {
 
     explicit gguf(const std::string & path, gguf_rules rules = gguf_rules::own);
 
-    const vt::file &             data_file() const { return *m_file; }
-    const std::vector<uint8_t> & header() const { return m_header; }
-    const std::vector<key> &     keys() const { return m_keys; }
-    const std::vector<tensor> &  tensors() const { return m_tensors; }
-    uint64_t                     alignment() const { return m_alignment; }
-    uint64_t                     data_offset() const { return m_data_offset; }
-    uint32_t                     version() const { return m_version; }
+    const vt::file &            data_file() const { return *m_file; }
+    const uint8_t *             header() const { return m_header.data(); }
+    const std::vector<key> &    keys() const { return m_keys; }
+    const std::vector<tensor> & tensors() const { return m_tensors; }
+    uint64_t                    alignment() const { return m_alignment; }
+    uint64_t                    data_offset() const { return m_data_offset; }
+    uint32_t                    version() const { return m_version; }
 
     const key * find_key(const std::string & name) const;
 
@@ -90,7 +91,7 @@ class gguf {
     std::unique_ptr<vt::file>               m_file;
     bool                                    m_lenient;
     uint32_t                                m_version = 0;
-    std::vector<uint8_t>                    m_header;
+    bytes                                   m_header;
     size_t                                  m_pos = 0;
     std::vector<key>                        m_keys;
     std::vector<tensor>                     m_tensors;

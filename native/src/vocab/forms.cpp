@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <string>
 #include <unordered_set>
 
 namespace vt {
@@ -75,42 +76,50 @@ std::vector<std::string> cases(const std::string & word) {
 
 }  // namespace
 
-forms::forms(const llama_vocab * vocab) : m_vocab(vocab) {
+forms::forms(const llama_vocab * vocab) : m_vocab(vocab), m_id_mask(0) {
     require_tokenizer(vocab);
     const int32_t n_vocab = llama_vocab_n_tokens(vocab);
     size_t        n_slots = 64;
     while (n_slots < static_cast<size_t>(n_vocab) / 4 * 5) {
         n_slots *= 2;
     }
+    while (m_id_mask < n_vocab - 1) {
+        m_id_mask = m_id_mask << 1 | 1;
+    }
     m_slots.assign(n_slots, -1);
+    buffer buf;
     for (int32_t id = 0; id < n_vocab; id++) {
         // tokens of one byte are always on, and would hide the letter of the same text
         if (llama_vocab_get_attr(vocab, id) & LLAMA_TOKEN_ATTR_BYTE) {
             continue;
         }
-        const std::string text = piece(id);
+        const std::string_view text = piece(id, buf);
         if (!text.empty()) {
-            int32_t & slot = m_slots[slot_of(text)];
-            slot           = slot < 0 ? id : slot;
+            const place at = place_of(text);
+            if (m_slots[at.slot] < 0) {
+                m_slots[at.slot] = at.mark | id;
+            }
         }
     }
 }
 
-std::string forms::piece(int32_t id) const {
-    std::string   text(64, '\0');
-    const int32_t n = llama_token_to_piece(m_vocab, id, text.data(), static_cast<int32_t>(text.size()), 0, false);
-    text.resize(n > 0 ? static_cast<size_t>(n) : 0);  // longer texts are no words
-    return text;
+// the text of a token, in buf
+std::string_view forms::piece(int32_t id, buffer & buf) const {
+    const int32_t n = llama_token_to_piece(m_vocab, id, buf, sizeof(buf), 0, false);
+    return {buf, n > 0 ? static_cast<size_t>(n) : 0};  // longer texts are no words
 }
 
 // where a text is, or would be
-size_t forms::slot_of(const std::string & text) const {
-    const size_t mask = m_slots.size() - 1;
-    size_t       slot = std::hash<std::string>{}(text) &mask;
-    while (m_slots[slot] >= 0 && piece(m_slots[slot]) != text) {
+forms::place forms::place_of(std::string_view text) const {
+    const uint64_t hash = std::hash<std::string_view>{}(text);
+    const size_t   mask = m_slots.size() - 1;
+    const int32_t  mark = static_cast<int32_t>(hash >> 32 & INT32_MAX) & ~m_id_mask;  // spares looking most other texts up
+    size_t         slot = hash & mask;
+    buffer         buf;
+    while (m_slots[slot] >= 0 && ((m_slots[slot] & ~m_id_mask) != mark || piece(m_slots[slot] & m_id_mask, buf) != text)) {
         slot = (slot + 1) & mask;
     }
-    return slot;
+    return {slot, mark};
 }
 
 std::vector<int32_t> forms::find(const int32_t * ids, size_t n) const {
@@ -124,17 +133,18 @@ std::vector<int32_t> forms::find(const int32_t * ids, size_t n) const {
     }
     const std::vector<int32_t> unique(seen.begin(), seen.end());
     std::vector<int32_t>       found;
+    buffer                     buf;
     for (const int32_t id : unique) {
-        const std::string text = piece(id);
+        const std::string text(piece(id, buf));
         const std::string word = text.substr(!text.empty() && text[0] == ' ');
         if (word.empty()) {
             continue;
         }
         for (const std::string & form : cases(word)) {
             for (const std::string & spelled : {form, ' ' + form}) {
-                const int32_t other = m_slots[slot_of(spelled)];
-                if (other >= 0 && seen.insert(other).second) {
-                    found.push_back(other);
+                const int32_t slot = m_slots[place_of(spelled).slot];
+                if (slot >= 0 && seen.insert(slot & m_id_mask).second) {
+                    found.push_back(slot & m_id_mask);
                 }
             }
         }

@@ -6,7 +6,7 @@
 #include <llama.h>
 
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
 
 namespace vt {
@@ -23,10 +23,18 @@ class forms {
 
   private:
     const llama_vocab *  m_vocab;
-    std::vector<int32_t> m_slots;  // token ids by the hash of their text, open addressing, -1 where free
+    std::vector<int32_t> m_slots;    // by the hash of a text, open addressing, -1 where free; else an id, and above it other bits of the hash
+    int32_t              m_id_mask;  // its lower bits are those of ids
 
-    std::string piece(int32_t id) const;
-    size_t      slot_of(const std::string & text) const;
+    using buffer = char[64];
+
+    struct place {
+        size_t  slot;
+        int32_t mark;  // what stands above the id
+    };
+
+    std::string_view piece(int32_t id, buffer & buf) const;
+    place            place_of(std::string_view text) const;
 };
 
 }  // namespace vt

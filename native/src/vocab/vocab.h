@@ -1,4 +1,4 @@
-// Which tokens of a vocabulary stay in every active set.
+// Which tokens of a vocabulary stay in every active set, and which are frequent.
 #pragma once
 
 #include <llama.h>
@@ -13,5 +13,8 @@ void require_tokenizer(const llama_vocab * vocab);
 
 // ascending ids
 std::vector<int32_t> always_on(const llama_vocab * vocab);
+
+// the first n ordinary tokens
+std::vector<int32_t> common(const llama_vocab * vocab, size_t n);
 
 }  // namespace vt
