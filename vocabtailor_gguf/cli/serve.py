@@ -12,6 +12,7 @@ from typing import get_args
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.runtime.owner import Mode
+from vocabtailor_gguf.sets.kept import learned_file
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -60,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_draft_max(parser)
     parser.add_argument(
         "--no-learn", action="store_true",
-        help="exact mode: do not keep the tokens that drafts lacked for later requests",
+        help="exact mode: do not draft with what earlier requests lacked, nor keep it in the cache "
+        "for the next start",
     )  # fmt: skip
     parser.add_argument(
         "--audit", type=_rate, default=0.0, metavar="RATE",
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         drafts=args.drafts,
         draft_max=args.draft_max,
         learn=not args.no_learn,
+        learned=learned_file(core),
         whole_head=args.whole_head,
         n_ctx=args.ctx_size,
         n_threads=args.threads,

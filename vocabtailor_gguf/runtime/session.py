@@ -185,6 +185,17 @@ class Session:
                 return Counter()
             return Counter(self.verifier.missed()) + Counter(self.verifier.watched())
 
+    def learn(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Let (n,) tokens join the static rows, after those that are there, and watch them."""
+        with self.lock:
+            self.check_open()
+            static = self.head.ids()[: self.head.n_static]
+            new = np.setdiff1d(tokens, static)
+            if new.size:
+                self.set_static(np.concatenate([static, new]))
+            if self.verifier is not None:
+                self.verifier.watch([*self.verifier.watched(), *tokens.tolist()])
+
     def _keep_learned(self) -> None:
         """Let tokens that were lacked join the static rows, after those that are there."""
         if self.verifier is None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vocabtailor_gguf.runtime.reports import MemoryReport, Stats
-from vocabtailor_gguf.serve.plan import Plan
+from vocabtailor_gguf.serve.plan import Plan, Run
 from vocabtailor_gguf.serve.pool import Pool, Slot
 from vocabtailor_gguf.serve.watch import View, Watch
 
@@ -160,14 +160,18 @@ class Work:
                 return
             if self._plan.anew:
                 self.slot.llm.reset()
-            out = run.call(View(self.slot.llm, self._watch))
-            if isinstance(out, dict):
-                self._say(Piece(run.index, out))
-                continue
-            with contextlib.closing(out):
-                for chunk in out:
-                    self._watch.told()
-                    self._say(Piece(run.index, chunk))
+            with self.slot.learning():
+                self._do(run)
+
+    def _do(self, run: Run) -> None:
+        out = run.call(View(self.slot.llm, self._watch))
+        if isinstance(out, dict):
+            self._say(Piece(run.index, out))
+            return
+        with contextlib.closing(out):
+            for chunk in out:
+                self._watch.told()
+                self._say(Piece(run.index, chunk))
 
 
 async def start(
