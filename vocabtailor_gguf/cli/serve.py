@@ -16,7 +16,6 @@ from vocabtailor_gguf.sets.kept import learned_file
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PATIENCE = 10  # seconds for the last token of a slot
 
 
@@ -78,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     try:
         from vocabtailor_gguf.serve.app import create_app
+        from vocabtailor_gguf.serve.limits import hosts_of
         from vocabtailor_gguf.serve.listen import Listener
         from vocabtailor_gguf.serve.load import load_pool
         from vocabtailor_gguf.serve.preset import DEFAULT_SET, Preset
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             api_key=args.api_key,
             cors=tuple(args.cors),
             max_body=args.max_body,
-            hosts=_LOOPBACK if args.host in _LOOPBACK else (),
+            hosts=hosts_of(args.host),
         )
         # uvicorn drains at the first signal and raises it again when it is done; that is the end
         # this command wants, and a success

@@ -39,7 +39,7 @@ class Summary:
         wait_ms: From the request's arrival to its first token, in ms; None where none came.
         prompt_ms: Of it in the slot.
         tokens_per_second: Speed after the first token.
-        head_rows: Rows of the active set at the last token.
+        head_rows: Rows of the active set at the last token; where there was none, at the end.
         before: Counters of the slot before.
         after: And after.
         audited: Steps that were audited.
@@ -145,7 +145,7 @@ class Work:
                 wait_ms=None if watch.first is None else 1e3 * (watch.first - self._arrived),
                 prompt_ms=None if watch.first is None else 1e3 * (watch.first - watch.began),
                 tokens_per_second=watch.tokens_per_second,
-                head_rows=watch.head_rows,
+                head_rows=watch.head_rows or llm.stats.head_rows,
                 before=before,
                 after=llm.stats,
                 audited=audited.audited - audits.audited,
