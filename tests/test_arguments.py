@@ -30,6 +30,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown type_v": ({"type_v": -5, "flash_attn": True}, "type_v"),
     "n_ctx": ({"n_ctx": -1}, "n_ctx"),
     "n_batch": ({"n_batch": 0}, "n_batch"),
+    "pooling_type": ({"pooling_type": 5, "embedding": True}, "pooling_type"),
     "lora_path": ({"lora_path": os.fsdecode(b"\xff.gguf")}, "lora_path.*UTF-8"),
     "a type whose blocks do not fit": ({"type_k": 10}, "type_k: Q2_K has blocks of 256"),
 }

@@ -405,6 +405,58 @@ def test_a_chat_learns(
     assert len(TokenSet.load(learned)) > 0
 
 
+def test_what_was_learned_outlives_a_set(
+    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another set changes neither what is kept of the one before nor what it is kept of."""
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
+    core = str(tiny_split("qwen2").core)
+    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
+    other = tmp_path / "other.tokens.json"
+    TokenSet(range(300, 320), provenance={"learned": {"300": 50.0, "301": 50.0}}).save(other)
+    kept = []
+    for lines in ("hello\n", f"hello\n/set {other}\n/reset\n"):
+        piped(monkeypatch, lines)
+        assert main(asked) == 0
+        (file,) = (tmp_path / "learned").iterdir()
+        kept.append(dict(TokenSet.load(file).provenance["learned"]))
+        file.unlink()
+    assert kept[0] and kept[0] == kept[1]
+
+
+def test_a_set_joins_what_is_learned_into_a_file(
+    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned, other = tmp_path / "l.tokens.json", tmp_path / "other.tokens.json"
+    TokenSet(range(300, 320)).save(other)
+    core = str(tiny_split("qwen2").core)
+    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
+    found = []
+    for lines in ("hello\n", f"hello\n/set {other}\n/reset\n", "/set\nhello\n/reset\n"):
+        piped(monkeypatch, lines)
+        assert main([*asked, "--learn", str(learned)]) == 0
+        found.append(set(TokenSet.load(learned).ids.tolist()))
+    assert found[0] < found[1] and set(range(300, 320)) <= found[1] <= found[2]
+
+
+def test_other_modes_see_nothing_of_what_was_learned(
+    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
+    core, given = str(tiny_split("qwen2").core), tmp_path / "given.tokens.json"
+    TokenSet(range(300, 320)).save(given)
+    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5"]
+    piped(monkeypatch, "hello\n")
+    assert main([*asked, "--seed", "5"]) == 0
+    capfd.readouterr()
+    piped(monkeypatch, "/mode tailored\n")
+    assert main([*asked, "--token-set", str(given)]) == 0
+    after = capfd.readouterr().err
+    piped(monkeypatch, "/mode tailored\n")
+    assert main([*asked, "--token-set", str(given), "--mode", "tailored"]) == 0
+    assert capfd.readouterr().err == after and "mode tailored" in after
+
+
 def test_a_chat_learns_by_itself(
     tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -557,7 +609,8 @@ def test_a_reply_is_stopped_by_a_key(smollm2_split: Any, terminal: Callable[...,
     screen.wait_for("rejected")
     screen.wait_for("> ")
     screen.type("Tell it.\r")
-    screen.wait_for("e")
+    for seen in ("Tell it.", "\n", "e"):  # of the reply, not of what was typed
+        screen.wait_for(seen)
     for _ in range(3):  # someone is in a hurry
         screen.type("\x03")
         time.sleep(0.005)

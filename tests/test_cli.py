@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from vocabtailor_gguf import TokenSet
-from vocabtailor_gguf.cli import main
+from vocabtailor_gguf.cli import _screen, main
 from vocabtailor_gguf.errors import BadFileError
 
 Split = Any
@@ -418,3 +419,23 @@ def test_debug_shows_where(
     assert err == f"vocabtailor: error: {told}\n"
     with pytest.raises(ZeroDivisionError):
         run(capsys, "--debug", "inspect", "none")
+
+
+def test_what_an_interrupt_breaks_off_is_learned_from(
+    tiny_split: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = tmp_path / "l.tokens.json"
+    asked = ["run", "-m", str(tiny_split("qwen2").core), "-c", "256", "-t", "1", "--temp", "1.5"]
+    asked += ["--seed", "5", "-p", "hello", "--learn", str(learned)]
+    shown, n_shown = _screen.shown, 0
+
+    def interrupted(*args: Any) -> str:
+        nonlocal n_shown
+        n_shown += 1
+        if n_shown == 40:
+            signal.raise_signal(signal.SIGINT)
+        return shown(*args)
+
+    monkeypatch.setattr(_screen, "shown", interrupted)
+    assert main(asked) == 130 and n_shown == 40
+    assert len(TokenSet.load(learned)) > 0

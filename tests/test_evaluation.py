@@ -120,6 +120,18 @@ def test_nothing_is_computed_twice(tiny_split: Any, asked: DataSet, tmp_path: Pa
     assert len(computed(core, other, path)) == 4 * len(VARIANTS)
 
 
+def test_times_of_other_threads_do_not_mix(tiny_split: Any, asked: DataSet, tmp_path: Path) -> None:
+    core, path = tiny_split("llama").core, tmp_path / "r.jsonl"
+    computed(core, asked, path, Options(n_ctx=256, n_threads=1, limit=1))
+    before = path.read_bytes()
+    for threads in (2, None):
+        with pytest.raises(VocabTailorError, match=r"r\.jsonl.*began with -t 1"):
+            computed(core, asked, path, Options(n_ctx=256, n_threads=threads))
+    assert path.read_bytes() == before
+    other = DataSet(asked.task.limited(shots=0, max_tokens=None), asked.data, asked.train)
+    assert computed(core, other, path, Options(n_ctx=256, n_threads=2, limit=1))
+
+
 def test_a_killed_command_goes_on(tiny_split: Any, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     many = [{"source": f"{r['source']} {i}", "target": "x"} for i in range(60) for r in ROWS]

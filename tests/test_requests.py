@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,7 @@ from exactpair import COMMON, PROMPTS, SAMPLINGS, Pair, take
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.errors import SupersededError
+from vocabtailor_gguf.runtime import rawcalls
 from vocabtailor_gguf.runtime.request import Request
 from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
@@ -378,3 +380,36 @@ def test_modes_take_turns_on_one_text(
     assert llm.fork().mode == "full"
     llm.close()
     stock.close()
+
+
+@pytest.mark.parametrize("pooling_type", [-2, 5, "mean"])
+def test_a_fork_that_is_refused_changes_nothing(tiny_split: Any, pooling_type: Any) -> None:
+    with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
+        llm.eval([5, 6])
+        known = dict(rawcalls._stand_ins)
+        with pytest.raises(ValueError, match="pooling_type"):
+            llm.fork(pooling_type=pooling_type)
+        assert dict(rawcalls._stand_ins) == known and not llm._forks
+        llm.eval([7])
+
+
+def test_a_text_that_cannot_be_made_leaves_no_context(
+    tiny_split: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while somebody keeps the exception, and beyond the end of the model."""
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise MemoryError("no room")
+
+    with contextlib.closing(TailoredLlama(tiny_split("llama").core, **COMMON)) as llm:
+        known = dict(rawcalls._stand_ins)
+        monkeypatch.setattr("vocabtailor_gguf.runtime.session.Verifier", full)
+        with pytest.raises(MemoryError) as refused:
+            llm.fork()
+        monkeypatch.undo()
+        frames = [frame for frame, _ in traceback.walk_tb(refused.tb)]
+        owners = [frame.f_locals.get("self") for frame in frames]
+        half = next(one for one in owners if isinstance(one, Session))
+        assert not half.is_open and half.context.ctx is None
+        assert dict(rawcalls._stand_ins) == known
+        llm.eval([5, 6])

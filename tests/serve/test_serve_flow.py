@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -70,6 +72,25 @@ def test_a_stream_that_is_left(core: Path) -> None:
         assert until(lambda: server.pool.n_busy == 0)
         assert metric(server, "vocabtailor_cancelled_total") == 1
         assert metric(server, "vocabtailor_tokens_total") < 4000
+
+
+def test_a_client_that_goes_before_its_work_begins(core: Path) -> None:
+    """Its slot has the rows that it has, though no token has told of them."""
+    begun = threading.Event()
+    body = json.dumps({"prompt": "Rome is", "max_tokens": 2})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with serving(core, slots=1) as server:
+        (slot,) = server.pool.slots
+        slot.thread.submit(begun.wait, 60)
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
+            client.sendall((head + body).encode())
+            assert until(lambda: slot.thread._work_queue.qsize() == 1)
+        assert until(
+            lambda: metric(server, 'vocabtailor_requests_total{path="/v1/completions"') == 1
+        )
+        begun.set()
+        assert until(lambda: metric(server, "vocabtailor_cancelled_total") == 1)
+        assert metric(server, "vocabtailor_head_rows") == slot.llm.active_ids.size > 0
 
 
 def test_bytes_that_are_no_text_have_an_end(core: Path) -> None:

@@ -13,6 +13,8 @@ import openai
 import pytest
 from servers import CHAT, Running, serving
 
+from vocabtailor_gguf.serve.limits import hosts_of
+
 NUMBER: dict[str, Any] = {"type": "integer"}
 
 
@@ -159,6 +161,51 @@ def test_clients_in_pages_have_headers_of_their_own(core: Path) -> None:
 def test_there_is_no_cors_by_default(server: Running) -> None:
     answer = httpx.get(f"{server.url}/health", headers={"Origin": "https://example.org"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("address", "is_own"),
+    [
+        ("127.0.0.1", True), ("127.0.0.2", True), ("127.1.2.3", True), ("127.1", True),
+        ("localhost", True), ("LOCALHOST", True), ("::1", True), ("0:0:0:0:0:0:0:1", True),
+        ("0.0.0.0", False), ("::", False), ("", False), ("192.0.2.1", False), ("no such.", False),
+    ],
+)  # fmt: skip
+def test_loopback_addresses_are_equal(address: str, is_own: bool) -> None:
+    """What only this machine can reach answers only for its names."""
+    hosts = hosts_of(address)
+    assert bool(hosts) is is_own
+    assert not is_own or {"127.0.0.1", "localhost", "::1", address.lower()} <= set(hosts)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("completions", {"prompt": 5}, "prompt"),
+        ("completions", {"prompt": [-1]}, "prompt"),
+        ("completions", {"prompt": {"str": 1}}, "prompt"),
+        ("completions", {}, "prompt"),
+        ("completions", {"prompt": "a", "stop": [""]}, "stop"),
+        ("completions", {"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias.x"),
+        ("completions", {"prompt": "a", "vocabtailor": {"audit": 2}}, "vocabtailor.audit"),
+        ("chat/completions", {"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ("chat/completions", {"messages": [{"content": "a"}]}, "messages.0.role"),
+        ("chat/completions", {"messages": CHAT, "tool_choice": "some"}, "tool_choice"),
+        ("embeddings", {"input": 5}, "input"),
+        ("completions", b"{", None),
+        ("completions", b"[]", None),
+    ],
+)  # fmt: skip
+def test_errors_name_fields_that_there_are(
+    server: Running, path: str, body: Any, field: str | None
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = httpx.post(
+        f"{server.url}/v1/{path}", content=content, headers={"Content-Type": "application/json"}
+    )
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, field), error
+    assert error["message"].startswith(f"{field}: ") or field is None
 
 
 def test_the_host_is_checked(core: Path) -> None:

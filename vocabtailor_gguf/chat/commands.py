@@ -11,6 +11,7 @@ from vocabtailor_gguf.llama import TailoredLlama
 from vocabtailor_gguf.runtime.owner import Mode
 
 SetMode = Callable[[Mode], None]
+SetTokenSet = Callable[[str | None], None]
 
 
 class Quit(Exception):
@@ -23,11 +24,18 @@ class Commands:
     Args:
         conversation: What they act on.
         set_mode: Lets the model generate in another mode.
+        set_token_set: Lets the model have the token set of a file, or none; by default its own.
     """
 
-    def __init__(self, conversation: Conversation, set_mode: SetMode) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        set_mode: SetMode,
+        set_token_set: SetTokenSet | None = None,
+    ) -> None:
         self._conversation = conversation
         self._set_mode = set_mode
+        self._set_token_set = set_token_set
         self._commands: dict[str, tuple[str, str, Callable[[str], str]]] = {
             "help": ("", "this list", self._help),
             "set": ("FILE", "take another token set; none without FILE", self._set),
@@ -76,7 +84,7 @@ class Commands:
 
     def _set(self, path: str) -> str:
         llm = self._conversation.llm
-        llm.set_token_set(path or None)
+        (self._set_token_set or llm.set_token_set)(path or None)
         return f"{len(llm.active_ids):,} of {llm.n_vocab():,} tokens are active"
 
     def _mode(self, mode: str) -> str:

@@ -141,6 +141,14 @@ def joined(learned: TokenSet | None, given: TokenSet | None) -> TokenSet | None:
     return TokenSet(both.ids, both.tokenizer, learned.provenance)
 
 
+def learned_set(llm: TailoredLlama) -> TokenSet | None:
+    """Return a model's set with what it learned; None where there is neither."""
+    try:
+        return llm.learned_token_set()
+    except VocabTailorError:
+        return None
+
+
 def save_learned(llm: TailoredLlama, path: str) -> str:
     """Save what a model's set learned, and return a line that tells of it."""
     try:

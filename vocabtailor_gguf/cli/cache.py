@@ -1,4 +1,4 @@
-"""List and clear the models that were split on first use."""
+"""List and clear the models that were split on first use, and what was learned."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the entries that there are, or that were removed."""
-    found = cache.entries() if args.action == "list" else cache.clear(args.name)
+    """Print what there is, or what was removed."""
+    learned = cache.learned_files()
+    if args.action == "list":
+        found, verb = cache.entries(), "in"
+    else:
+        found, verb = cache.clear(args.name), "removed from"
+        learned = [path for path in learned if not path.exists()]
+    names = [cache.learned_name(path) for path in learned]
     if args.json:
-        _common.print_json({"folder": cache.cache_folder(), "entries": found})
+        _common.print_json({"folder": cache.cache_folder(), "entries": found, "learned": names})
         return 0
     for entry in found:
         print(f"{entry.name}\t{entry.n_bytes / 1e6:.0f} MB\t{entry.source or '?'}")
-    learned = sorted(cache.learned_folder().glob("*.tokens.json"))
-    for path in learned:
-        print(f"{path.relative_to(cache.cache_folder())}\tlearned by chats")
+    for name in names:
+        print(f"{name}\tlearned by chats and servers")
     total = sum(e.n_bytes for e in found)
-    verb = "in" if args.action == "list" else "removed from"
     print(f"{len(found)} models, {total / 1e6:.0f} MB {verb} {cache.cache_folder()}")
     return 0

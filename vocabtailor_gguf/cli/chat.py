@@ -7,14 +7,14 @@ import contextlib
 import signal
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from vocabtailor_gguf.chat import commands, reader
 from vocabtailor_gguf.chat.conversation import Conversation
-from vocabtailor_gguf.cli import _color, _common, _generation, _learned, _screen
+from vocabtailor_gguf.cli import _color, _common, _generation, _screen
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.runtime.owner import Mode
+from vocabtailor_gguf.sets.kept import Kept, learned_file
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 _EPILOG = """\
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 "min_p": args.min_p, "max_tokens": args.n_predict,
             },
         )  # fmt: skip
-        known = commands.Commands(conversation, model.set_mode)
+        known = commands.Commands(conversation, model.set_mode, model.set_token_set)
         with contextlib.suppress(commands.Quit):
             if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
                 notes.tell(f"{commands.describe(conversation.llm)}; /help lists commands")
@@ -75,54 +75,67 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Model:
-    """The loaded model, and what it learns."""
+    """The loaded model, and what it learns: into the file of --learn, else into the cache."""
 
     def __init__(self, args: argparse.Namespace, notes: _color.Notes) -> None:
         self._args = args
         self._notes = notes
-        self._files = _common.find_files(args)
-        self._learned: Path | None = None
+        files = _common.find_files(args)
+        self._given = _generation.first_set(args)
+        learn = args.mode == "exact" and not args.no_learn
+        self.llm = _generation.load(args, files, token_set=self._given, learn=learn)
+        self._kept: Kept | None = None
         if not (args.learn or args.no_learn):
-            self._learned = _learned.learned_file(self._files[0])
-        mode = args.mode
-        self.llm = _generation.load(
-            args,
-            self._files,
-            mode=mode,
-            token_set=self._joined(_generation.first_set(args), mode),
-            learn=mode == "exact" and not args.no_learn,
-        )
+            store = self.llm.store
+            self._kept = Kept(learned_file(files[0]), store.tokenizer_sha256, store.n_vocab)
+        self._begin()
 
-    def _joined(self, given: TokenSet | None, mode: str) -> TokenSet | None:
-        """Return a set that in exact mode is joined by what was learned in the cache."""
-        if self._learned is None or mode != "exact":
-            return given
-        learned = _learned.load_learned(self._learned)
-        try:
-            return _generation.joined(learned, given)
-        except VocabTailorError:  # of another tokenizer
-            return given
+    def _begin(self) -> None:
+        """Let exact mode draft with what the cache knows; other modes have the set alone."""
+        if self._kept is not None and self.llm.mode == "exact":
+            self.llm.learn_tokens(self._kept.tokens()[1])
+        self._before = self.llm.needed_tokens()
+
+    def _note(self) -> None:
+        """Count what exact mode needed since the last time."""
+        if self._kept is not None and self.llm.mode == "exact":
+            needed = self.llm.needed_tokens() - self._before
+            if self.llm.stats.tokens:
+                self._kept.note(needed)
 
     def set_mode(self, mode: Mode) -> None:
         """Go on in another mode; the text stays."""
         if self._args.learn:
             raise VocabTailorError("/mode: --learn stays in the mode it began with")
-        self._keep()
-        self.llm.set_mode(
-            mode,
-            audit=self._args.audit if mode == "tailored" else 0.0,
-            learn=mode == "exact" and not self._args.no_learn,
-        )
-        self.llm.set_token_set(self._joined(self.llm.token_set, mode))
+        self._note()
+        try:
+            self.llm.set_mode(
+                mode,
+                audit=self._args.audit if mode == "tailored" else 0.0,
+                learn=mode == "exact" and not self._args.no_learn,
+            )
+        finally:
+            self._begin()
 
-    def _keep(self) -> None:
-        if self._learned is not None and self.llm.mode == "exact" and self.llm.n_tokens:
-            _learned.keep_learned(self.llm, self._learned)
+    def set_token_set(self, path: str | None) -> None:
+        """Take another set, which what was learned joins as it did the first; None for none."""
+        given = None if path is None else TokenSet.load(path)
+        if given is not None:
+            given.check(self.llm.store, str(path))
+        self._note()
+        try:
+            if self._args.learn:
+                given = _generation.joined(_generation.learned_set(self.llm), given)
+            self.llm.set_token_set(given)
+        finally:
+            self._begin()
 
     def close(self) -> None:
-        if self.llm.n_tokens and self._args.learn:
+        if self.llm.stats.tokens and self._args.learn:
             self._notes.tell(_generation.save_learned(self.llm, self._args.learn))
-        self._keep()
+        self._note()
+        if self._kept is not None:
+            self._kept.save()
         self.llm.close()
 
 

@@ -45,12 +45,20 @@ def run(args: argparse.Namespace) -> int:
     grammar = _grammar(args)
     llm = _generation.load(args, _common.find_files(args))
     try:
-        _generate(llm, prompt, grammar, args)
-        if args.learn:
-            _color.Notes(args.color).tell(_generation.save_learned(llm, args.learn))
+        try:
+            _generate(llm, prompt, grammar, args)
+        except (KeyboardInterrupt, BrokenPipeError):  # it was learned from as far as it came
+            _save_learned(llm, args)
+            raise
+        _save_learned(llm, args)
         return 0
     finally:
         llm.close()
+
+
+def _save_learned(llm: TailoredLlama, args: argparse.Namespace) -> None:
+    if args.learn:
+        _color.Notes(args.color).tell(_generation.save_learned(llm, args.learn))
 
 
 def _prompt(args: argparse.Namespace) -> str | None:

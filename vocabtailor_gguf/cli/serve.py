@@ -12,10 +12,10 @@ from typing import get_args
 from vocabtailor_gguf.cli import _common
 from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.runtime.owner import Mode
+from vocabtailor_gguf.sets.kept import learned_file
 from vocabtailor_gguf.sets.token_set import TokenSet
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PATIENCE = 10  # seconds for the last token of a slot
 
 
@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_draft_max(parser)
     parser.add_argument(
         "--no-learn", action="store_true",
-        help="exact mode: do not keep the tokens that drafts lacked for later requests",
+        help="exact mode: do not draft with what earlier requests lacked, nor keep it in the cache "
+        "for the next start",
     )  # fmt: skip
     parser.add_argument(
         "--audit", type=_rate, default=0.0, metavar="RATE",
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     try:
         from vocabtailor_gguf.serve.app import create_app
+        from vocabtailor_gguf.serve.limits import hosts_of
         from vocabtailor_gguf.serve.listen import Listener
         from vocabtailor_gguf.serve.load import load_pool
         from vocabtailor_gguf.serve.preset import DEFAULT_SET, Preset
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         drafts=args.drafts,
         draft_max=args.draft_max,
         learn=not args.no_learn,
+        learned=learned_file(core),
         whole_head=args.whole_head,
         n_ctx=args.ctx_size,
         n_threads=args.threads,
@@ -119,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             api_key=args.api_key,
             cors=tuple(args.cors),
             max_body=args.max_body,
-            hosts=_LOOPBACK if args.host in _LOOPBACK else (),
+            hosts=hosts_of(args.host),
         )
         # uvicorn drains at the first signal and raises it again when it is done; that is the end
         # this command wants, and a success

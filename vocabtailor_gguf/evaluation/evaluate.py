@@ -14,6 +14,7 @@ import llama_cpp
 import numpy as np
 
 from vocabtailor_gguf.binding.store import VocabStore
+from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.evaluation.generate import (
     Generated,
     Loaded,
@@ -94,7 +95,8 @@ def evaluate(
 
     Raises:
         BadFileError: A file or a record cannot be used.
-        VocabTailorError: An argument is wrong, or a model failed.
+        VocabTailorError: An argument is wrong, the results began with other threads, or a model
+            failed.
     """
     how = options or Options()
     with contextlib.ExitStack() as stack:
@@ -105,6 +107,8 @@ def evaluate(
             tokenizer = stack.enter_context(contextlib.closing(load_tokenizer(store)))
             # what is wrong with any of them is told before hours are spent on another
             todo += [_ModelOnData(core, store, tokenizer, one, how) for one in sets]
+        for one in todo:
+            one.check_threads(results)
         return [one.run(variant, results, answer, progress) for one in todo for variant in variants]
 
 
@@ -176,6 +180,20 @@ class _ModelOnData:
             [asked.task.metric, dict(asked.task.options), asked.task.max_tokens],
             [self._style, self._n_shots, how.n_ctx, llama_cpp.__version__],
         )
+
+    def check_threads(self, results: ResultsFile) -> None:
+        """Check that results began with as many threads, since their times go into one mean.
+
+        Raises:
+            VocabTailorError: They did not.
+        """
+        for run in results.read.runs.values():
+            if run.group == self._group and run.n_threads != self._how.n_threads:
+                began = "without -t" if run.n_threads is None else f"with -t {run.n_threads}"
+                raise VocabTailorError(
+                    f"{results.path}: {run.model}, {run.data}: began {began}, and times of other "
+                    "threads do not go into the same results: go on so, or give another -o"
+                )
 
     def run(
         self,

@@ -208,6 +208,7 @@ class ResultsFile:
         path: The file; it is made where it is missing.
 
     Attributes:
+        path: The file.
         read: What it holds.
 
     Raises:
@@ -215,16 +216,16 @@ class ResultsFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._lock: int | None = None
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "ab+")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab+")
         except OSError as e:
             raise BadFileError(f"{path}: cannot be written: {e.strerror}") from e
         try:
-            self._lock = lock(self._path)
-            self.read = read_results([self._path])
+            self._lock = lock(self.path)
+            self.read = read_results([self.path])
             self._drop_torn_line()
         except BlockingIOError as e:
             self.close()
@@ -249,7 +250,7 @@ class ResultsFile:
         end = tail.rfind(b"\n") + 1
         torn = tail[end:]
         if not any(torn[: len(begin)] == begin[: len(torn)] for begin in _BEGINS):
-            raise BadFileError(f"{self._path}: its last line has no end and is not one of results")
+            raise BadFileError(f"{self.path}: its last line has no end and is not one of results")
         if torn:
             self._file.truncate(start + end)
         self._file.seek(0, os.SEEK_END)
@@ -270,7 +271,7 @@ class ResultsFile:
             self._file.write(text.encode("utf-8", errors="replace") + b"\n")
             self._file.flush()
         except OSError as e:
-            raise BadFileError(f"{self._path}: cannot be written: {e.strerror}") from e
+            raise BadFileError(f"{self.path}: cannot be written: {e.strerror}") from e
         self.read.add(found)
 
     def close(self) -> None:

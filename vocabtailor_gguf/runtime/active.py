@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vocabtailor_gguf.binding.store import token_array
+from vocabtailor_gguf.errors import TokenIdError
 from vocabtailor_gguf.runtime.arguments import check_own
 from vocabtailor_gguf.runtime.owner import Mode, SessionOwner
 from vocabtailor_gguf.runtime.states import Over
@@ -113,6 +117,37 @@ class ActiveSet(SessionOwner):
             self._text.set_static(ids)
             self._counted = self._text.needed()
             self.token_set = chosen
+
+    def needed_tokens(self) -> Counter[int]:
+        """Return how often tokens were needed that the active set lacked, or had learned.
+
+        Counted since the model was loaded: by exact mode at every token, by audits at theirs. A
+        token that was learned is counted as long as it is in the set.
+        """
+        return self._text.needed()
+
+    def learn_tokens(self, tokens: Sequence[int] | npt.NDArray[Any]) -> None:
+        """Let tokens join the static set as if they had been learned, after those that are there.
+
+        They stay until `set_token_set` or `set_mode`; `token_set` does not have them.
+
+        Args:
+            tokens: (n,) token ids; those that the set has stay where they are.
+
+        Raises:
+            TokenIdError: An id is outside the vocabulary.
+
+        Example:
+            >>> llm = TailoredLlama(CORE, n_ctx=64, verbose=False)
+            >>> llm.learn_tokens([llm.n_vocab() - 1])
+            >>> llm.n_vocab() - 1 in llm.active_ids
+            True
+            >>> llm.close()
+        """
+        ids = token_array(tokens)
+        if ids.size and int(ids.max()) >= self.store.n_vocab:
+            raise TokenIdError(f"token id {ids.max()}, expected 0 to {self.store.n_vocab - 1}")
+        self._text.learn(ids)
 
     def learned_token_set(
         self, *, previous: TokenSet | None = None, decay: float = 1.0, least: float = 0.5

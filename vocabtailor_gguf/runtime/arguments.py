@@ -22,6 +22,8 @@ from vocabtailor_gguf.runtime.states import Over
 
 _Init = Callable[..., None]
 
+_NO_POOLING = int(llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED)  # the model's own
+_LAST_POOLING = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
 _SIZES = ("n_ctx", "n_batch", "n_ubatch")
 _WHOLE_TYPES = frozenset({0, 1, 30})  # F32, F16 and BF16 of enum ggml_type
 _MOST_BYTES = 127  # of a key or a text in llama_model_kv_override, without the NUL
@@ -106,6 +108,7 @@ def check_upstream(arguments: Mapping[str, Any]) -> None:
     type_v = arguments.get("type_v")
     if type_v is not None and type_v not in _WHOLE_TYPES and not arguments.get("flash_attn"):
         raise ValueError(f"type_v: {type_v}: a quantised V cache needs flash_attn=True")
+    check_pooling(arguments.get("pooling_type", _NO_POOLING))
     _check_tensor_split(arguments.get("tensor_split"))
     _check_overrides(arguments.get("kv_overrides"))
 
@@ -114,6 +117,18 @@ def _is_type(value: Any) -> bool:
     from gguf.constants import GGMLQuantizationType  # slow to import, and seldom asked for
 
     return value in frozenset(int(t) for t in GGMLQuantizationType)
+
+
+def check_pooling(pooling_type: Any) -> None:
+    """Check a llama_pooling_type, of which llama.cpp would abort at one that it does not know.
+
+    Raises:
+        ValueError: There is none such.
+    """
+    if not isinstance(pooling_type, int) or not _NO_POOLING <= pooling_type <= _LAST_POOLING:
+        raise ValueError(
+            f"pooling_type: found {pooling_type!r}, expected {_NO_POOLING} to {_LAST_POOLING}"
+        )
 
 
 def check_cache_types(header: GGUFHeader, arguments: Mapping[str, Any]) -> None:

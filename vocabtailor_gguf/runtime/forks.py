@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Self
 
+from vocabtailor_gguf.runtime.arguments import check_pooling
 from vocabtailor_gguf.runtime.embeddings import ask_for_embeddings
 from vocabtailor_gguf.runtime.facts import SplitContext
 from vocabtailor_gguf.runtime.owner import SessionOwner
@@ -37,6 +38,7 @@ class Forks(SessionOwner):
             pooling_type: For a fork that embeds: how llama.cpp makes one vector of a text's.
 
         Raises:
+            ValueError: There is no such `pooling_type`; nothing has changed.
             VocabTailorError: The model is closed, or llama.cpp cannot make another context.
 
         Example:
@@ -48,6 +50,8 @@ class Forks(SessionOwner):
             >>> llm.close()
         """
         text = self._text
+        if pooling_type is not None:
+            check_pooling(pooling_type)
         fork = object.__new__(type(self))
         with text.lock:
             fork.__dict__.update(self.__dict__)
@@ -59,8 +63,12 @@ class Forks(SessionOwner):
                 params.pooling_type = pooling_type
                 ask_for_embeddings(params)
             session = Session(self._engine, params, **self._session_options, share=text)
-            session.watch(list(learned_counts(self.token_set)))
-            fork.context_params, fork._counted = params, session.needed()
+            try:
+                session.watch(list(learned_counts(self.token_set)))
+                fork.context_params, fork._counted = params, session.needed()
+            except BaseException:
+                session.close()
+                raise
         fork._session = session
         fork._ctx = SplitContext(session.context, fork._rows, session)
         if self._forks is None:

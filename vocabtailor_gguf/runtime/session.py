@@ -92,17 +92,6 @@ class Session:
             engine.store, share=None if share is None else share.head
         )
         self.native = NativeSession(engine.store, self.head)
-        before = process_memory()
-        self.native.prepare(params)
-        self.context = backend.new_context(engine.core, params, verbose=verbose)
-        self.context_bytes = max(0, process_memory().data - before.data)
-        engine.set_adapters(self.context.ctx)
-        self.native.attach(self.context.ctx)
-        self._logits_all = logits_all
-        self._keep_for(None)
-        self.n_ctx = int(self.context.n_ctx())
-        self._n_batch = int(params.n_batch)
-        self.ids = np.empty(self.n_ctx, dtype=np.int32)
         self.forms: Forms | None = None
         self.verifier: Verifier | None = None
         self.together = Together(why_alone="only exact mode drafts")
@@ -111,8 +100,23 @@ class Session:
         self._draft_model = None if draft_model is None else DraftModel(draft_model)
         self._seed = seed
         self._learn = learn
+        self._logits_all = logits_all
+        self._n_batch = int(params.n_batch)
         self._is_closed = False
-        self._set_mode(exact=exact, audit=audit, expand=expand)
+        before = process_memory()
+        self.native.prepare(params)
+        self.context = backend.new_context(engine.core, params, verbose=verbose)
+        try:
+            self.context_bytes = max(0, process_memory().data - before.data)
+            engine.set_adapters(self.context.ctx)
+            self.native.attach(self.context.ctx)
+            self._keep_for(None)
+            self.n_ctx = int(self.context.n_ctx())
+            self.ids = np.empty(self.n_ctx, dtype=np.int32)
+            self._set_mode(exact=exact, audit=audit, expand=expand)
+        except BaseException:
+            self.close()  # else an exception that is kept would keep it beyond its model
+            raise
 
     # ---- how tokens are chosen ----
 
@@ -184,6 +188,17 @@ class Session:
             if self.verifier is None:
                 return Counter()
             return Counter(self.verifier.missed()) + Counter(self.verifier.watched())
+
+    def learn(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Let (n,) tokens join the static rows, after those that are there, and watch them."""
+        with self.lock:
+            self.check_open()
+            static = self.head.ids()[: self.head.n_static]
+            new = np.setdiff1d(tokens, static)
+            if new.size:
+                self.set_static(np.concatenate([static, new]))
+            if self.verifier is not None:
+                self.verifier.watch([*self.verifier.watched(), *tokens.tolist()])
 
     def _keep_learned(self) -> None:
         """Let tokens that were lacked join the static rows, after those that are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator
@@ -178,6 +179,13 @@ class _Counted:
         await self._app(scope, receive, counting)
 
 
+async def _save_learned(pool: Pool, seconds: float) -> None:
+    """Keep what slots have learned from time to time, lest a kill take all of it."""
+    while True:
+        await asyncio.sleep(seconds)
+        await run_in_threadpool(pool.save_learned)
+
+
 def create_app(pool: Pool, settings: Settings) -> FastAPI:
     """Return the application of a pool of slots.
 
@@ -189,7 +197,9 @@ def create_app(pool: Pool, settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        saving = asyncio.create_task(_save_learned(pool, settings.save_every))
         yield
+        saving.cancel()
         await run_in_threadpool(server.embedder.close)
 
     app = FastAPI(title="vocabtailor", docs_url=None, redoc_url=None, lifespan=lifespan)

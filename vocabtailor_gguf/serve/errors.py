@@ -87,6 +87,22 @@ def api_error(e: BaseException) -> ApiError:
     return ApiError(500, "internal error; the server's log has more")
 
 
+def _field(error: dict[str, Any], body: Any) -> str | None:
+    """Return the field that pydantic finds wrong; its names of a union's types are no fields."""
+    parts = error["loc"][1:]
+    names = []
+    for i, part in enumerate(parts):
+        is_lacking = error["type"] == "missing" and i == len(parts) - 1
+        if isinstance(part, int) and isinstance(body, list) and part < len(body):
+            body = body[part]
+        elif isinstance(body, dict) and part in body:
+            body = body[part]
+        elif not is_lacking:
+            continue
+        names.append(str(part))
+    return ".".join(names) or None
+
+
 def add_handlers(app: FastAPI) -> None:
     """Let every error of an application have OpenAI's body."""
 
@@ -96,7 +112,10 @@ def add_handlers(app: FastAPI) -> None:
     async def validation(request: Request, e: Exception) -> JSONResponse:
         assert isinstance(e, RequestValidationError)
         first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or None
+        where = _field(first, e.body)
+        if first["type"] == "json_invalid":
+            told = f"not JSON: {first['ctx']['error']}, character {first['loc'][-1]}"
+            return ApiError(400, told, code="json_invalid").response()
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return ApiError(400, message, code=str(first["type"]), param=where).response()
 

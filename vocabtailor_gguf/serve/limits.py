@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vocabtailor_gguf.serve.errors import ApiError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class BodyLimit:
@@ -51,6 +55,21 @@ class BodyLimit:
             return await receive()
 
         await self._app(scope, replay, send)
+
+
+def hosts_of(address: str) -> tuple[str, ...]:
+    """Return the names that requests may be for where a server listens on an address.
+
+    Returns:
+        Those of this machine where nobody else can reach the address, else none, which is all.
+    """
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(address or None, 0)}
+    except (OSError, UnicodeError):
+        return ()
+    if not address or not all(ipaddress.ip_address(one).is_loopback for one in found):
+        return ()
+    return tuple(sorted({*_LOOPBACK, address.lower(), *found}))
 
 
 class HostLimit:

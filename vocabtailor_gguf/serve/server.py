@@ -40,6 +40,7 @@ class Settings:
         cors: Origins whose pages may ask.
         hosts: Names that requests may be for; none for all.
         max_body: Bytes of a request.
+        save_every: After how long what slots have learned is kept again, in s.
     """
 
     models: Mapping[str, Preset]
@@ -48,6 +49,7 @@ class Settings:
     cors: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     max_body: int = 4 << 20
+    save_every: float = 300.0
 
 
 class Server:

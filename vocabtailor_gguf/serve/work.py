@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vocabtailor_gguf.runtime.reports import MemoryReport, Stats
-from vocabtailor_gguf.serve.plan import Plan
+from vocabtailor_gguf.serve.plan import Plan, Run
 from vocabtailor_gguf.serve.pool import Pool, Slot
 from vocabtailor_gguf.serve.watch import View, Watch
 
@@ -39,7 +39,7 @@ class Summary:
         wait_ms: From the request's arrival to its first token, in ms; None where none came.
         prompt_ms: Of it in the slot.
         tokens_per_second: Speed after the first token.
-        head_rows: Rows of the active set at the last token.
+        head_rows: Rows of the active set at the last token; where there was none, at the end.
         before: Counters of the slot before.
         after: And after.
         audited: Steps that were audited.
@@ -145,7 +145,7 @@ class Work:
                 wait_ms=None if watch.first is None else 1e3 * (watch.first - self._arrived),
                 prompt_ms=None if watch.first is None else 1e3 * (watch.first - watch.began),
                 tokens_per_second=watch.tokens_per_second,
-                head_rows=watch.head_rows,
+                head_rows=watch.head_rows or llm.stats.head_rows,
                 before=before,
                 after=llm.stats,
                 audited=audited.audited - audits.audited,
@@ -160,14 +160,18 @@ class Work:
                 return
             if self._plan.anew:
                 self.slot.llm.reset()
-            out = run.call(View(self.slot.llm, self._watch))
-            if isinstance(out, dict):
-                self._say(Piece(run.index, out))
-                continue
-            with contextlib.closing(out):
-                for chunk in out:
-                    self._watch.told()
-                    self._say(Piece(run.index, chunk))
+            with self.slot.learning():
+                self._do(run)
+
+    def _do(self, run: Run) -> None:
+        out = run.call(View(self.slot.llm, self._watch))
+        if isinstance(out, dict):
+            self._say(Piece(run.index, out))
+            return
+        with contextlib.closing(out):
+            for chunk in out:
+                self._watch.told()
+                self._say(Piece(run.index, chunk))
 
 
 async def start(

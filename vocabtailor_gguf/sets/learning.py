@@ -9,7 +9,7 @@ import numpy as np
 from vocabtailor_gguf.errors import VocabTailorError
 from vocabtailor_gguf.sets.token_set import TokenSet
 
-_KEY = "learned"  # in the provenance: {token: count}
+KEY = "learned"  # in the provenance: {token: count}
 
 
 def learned_counts(token_set: TokenSet | None) -> dict[int, float]:
@@ -18,11 +18,11 @@ def learned_counts(token_set: TokenSet | None) -> dict[int, float]:
     Raises:
         VocabTailorError: The provenance is wrong.
     """
-    counts = {} if token_set is None else token_set.provenance.get(_KEY, {})
+    counts = {} if token_set is None else token_set.provenance.get(KEY, {})
     try:
         return {int(t): float(n) for t, n in dict(counts).items()}
-    except (TypeError, ValueError) as e:
-        raise VocabTailorError(f"token set: {_KEY}: expected counts of tokens") from e
+    except (TypeError, ValueError, OverflowError) as e:
+        raise VocabTailorError(f"token set: {KEY}: expected counts of tokens") from e
 
 
 def learned(
@@ -56,5 +56,5 @@ def learned(
     kept = {t: n for t, n in counts.items() if n >= least}
     if not ids and not kept:
         raise VocabTailorError("nothing was learned, and there is no token set to begin with")
-    provenance[_KEY] = {str(t): kept[t] for t in sorted(kept)}
+    provenance[KEY] = {str(t): kept[t] for t in sorted(kept)}
     return TokenSet(np.array(sorted(ids | set(kept)), dtype=np.int32), tokenizer, provenance)

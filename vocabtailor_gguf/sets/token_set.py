@@ -154,6 +154,15 @@ class TokenSet:
         Raises:
             BadFileError: The file cannot be written.
         """
+        with temporary_files(Path(path)) as (temporary,):
+            self.write(temporary)
+
+    def write(self, path: Path) -> None:
+        """Write the JSON of a set into a file, and sync it to disk; see `save`.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         data = {
             "format": FORMAT,
             "version": VERSION,
@@ -161,10 +170,7 @@ class TokenSet:
             "provenance": dict(self.provenance),
             "ids": self.ids.tolist(),
         }
-        with (
-            temporary_files(Path(path)) as (temporary,),
-            open(temporary, "w", encoding="utf-8") as f,
-        ):
+        with open(path, "w", encoding="utf-8") as f:
             json.dump(data, f, ensure_ascii=False)
             f.flush()
             os.fsync(f.fileno())

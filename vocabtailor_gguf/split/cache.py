@@ -71,7 +71,7 @@ def cache_folder() -> Path:
 
 
 def learned_folder() -> Path:
-    """Return where sets lie that chats have learned."""
+    """Return where lies what chats and servers have learned."""
     return cache_folder() / "learned"
 
 
@@ -182,20 +182,34 @@ def entries() -> list[CacheEntry]:
     return found
 
 
+def learned_files() -> list[Path]:
+    """Return the files of what chats and servers have learned, by name."""
+    return sorted(learned_folder().glob("*.tokens.json"))
+
+
+def learned_name(path: Path) -> str:
+    """Return the name of a file of `learned_files`; `clear` takes it."""
+    return f"{learned_folder().name}/{path.name}"
+
+
 def clear(name: str | None = None) -> list[CacheEntry]:
-    """Remove an entry, or all of them and all learned sets; return the entries that were removed.
+    """Remove an entry or a learned set, or all of them; return the entries that were removed.
 
     Raises:
         BadFileError: There is no such entry, or it cannot be removed.
     """
     chosen = [e for e in entries() if name in (None, e.name)]
-    if name is not None and not chosen:
+    learned = [p for p in learned_files() if name in (None, learned_name(p))]
+    if name is not None and not (chosen or learned):
         raise BadFileError(f"{cache_folder()}: no entry {name!r}; see `vocabtailor cache list`")
-    for entry in chosen:
-        try:
-            shutil.rmtree(entry.folder)
-        except OSError as e:
-            raise BadFileError(f"{entry.folder}: cannot be removed: {e.strerror}") from e
+    try:
+        for entry in chosen:
+            where = entry.folder
+            shutil.rmtree(where)
+        for where in learned:
+            where.unlink(missing_ok=True)
+    except OSError as e:
+        raise BadFileError(f"{where}: cannot be removed: {e.strerror}") from e
     if name is None and learned_folder().is_dir():
         shutil.rmtree(learned_folder(), ignore_errors=True)
     return chosen

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from vocabtailor_gguf.evaluation.metrics.score import Answer, Score, mean_score
 
-_NUMBER = re.compile(r"[-\u2212]?\d[\d,]*(?:\.\d+)?|[-\u2212]?\.\d+")
+# a minus that stands right behind a number, a word or a bracket is between two things
+_NUMBER = re.compile(r"(?:(?<![\w)\]%])[-\u2212])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 _MARK = "####"
 
 
@@ -18,6 +19,8 @@ def final_answer(text: str) -> Decimal | None:
     Example:
         >>> final_answer("2 + 2 is $4.00.")
         Decimal('4.00')
+        >>> final_answer("-3-4")
+        Decimal('4')
         >>> final_answer("#### 1,200 eggs, not 7")
         Decimal('1200')
     """
