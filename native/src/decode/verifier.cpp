@@ -27,7 +27,7 @@ float lead(const candidates & c) {
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_extra(*s.get_store()),
       m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1), m_no_drafts(l.no_drafts),
-      m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1) {
+      m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1), m_growth(vocab, *s.get_head()) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -47,7 +47,9 @@ void verifier::begin(const llama_sampler * samplers) {
     m_pos    = m_session.n_past();
     m_chain  = std::move(c);
     m_n_base = active().ids().size();
-
+    if (m_chain->can_decide_on_part() && !m_no_drafts) {
+        m_growth.read(m_session.text(), static_cast<size_t>(std::max(m_pos, 0)));
+    }
     m_is_first = true;
 }
 
@@ -211,6 +213,8 @@ bool verifier::choose_draft(step & s) {
         const float ahead = lead(m_candidates);
         if (m_chain->select(m_candidates, s.threshold)) {
             s.kept.assign(m_candidates.begin(), m_candidates.end());
+            // what a grammar forbids is near without being of use
+            s.near  = m_chain->grammar() == nullptr ? m_growth.near_logit(m_logits) : INFINITY;
             s.token = m_chain->choose(s.kept);
             m_chain->accept(s.token, ends(s.token));
             m_length.record_draft(ahead, !m_chain->is_greedy());
@@ -263,18 +267,22 @@ bool verifier::had(const step & s, int32_t row) const {
     return active().contains(row) && std::find(ids.begin() + static_cast<std::ptrdiff_t>(s.n_rows), ids.end(), row) == ids.end();
 }
 
-// makes the steps true, drops those after a change, returns how many drafted tokens were true
-size_t verifier::verify() {
-    const size_t       n = m_steps.size();
-    std::vector<float> hidden, thresholds;
+// lists rows that may decide the steps of the block, and those that come near
+void verifier::scan() {
+    std::vector<float> hidden, thresholds, near;
     for (const step & s : m_steps) {
         hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
         thresholds.push_back(s.threshold);
+        near.push_back(s.near);
     }
-    {
-        stopwatch watch(m_stats.t_head_us);
-        m_whole.find(hidden.data(), n, thresholds.data(), n_threads(), m_hits);
-    }
+    stopwatch watch(m_stats.t_head_us);
+    m_whole.find(hidden.data(), m_steps.size(), thresholds.data(), near.data(), n_threads(), m_hits, m_near_hits);
+}
+
+// makes the steps true, drops those after a change, returns how many drafted tokens were true
+size_t verifier::verify() {
+    const size_t n = m_steps.size();
+    scan();
     head &                            h = active();
     std::vector<std::vector<int32_t>> outside(n);
     for (const scan_hit & hit : m_hits) {
@@ -310,6 +318,13 @@ size_t verifier::verify() {
     return n;
 }
 
+// rows that came near the first states join
+void verifier::grow(size_t n_states) {
+    const auto is_of_no_use = [&](const scan_hit & h) { return static_cast<size_t>(h.state) >= n_states || active().contains(h.row); };
+    m_near_hits.erase(std::remove_if(m_near_hits.begin(), m_near_hits.end(), is_of_no_use), m_near_hits.end());
+    m_growth.add_near(m_near_hits, n_states);
+}
+
 // draft a block and verify it; without a step where the chain cannot decide on a part of the vocabulary
 void verifier::run_block(size_t n) {
     const int64_t start = ggml_time_us();
@@ -321,12 +336,16 @@ void verifier::run_block(size_t n) {
     const int64_t drafted   = ggml_time_us();
     const size_t  n_drafted = m_steps.size();
     const size_t  n_true    = verify();
-    const int64_t verified  = ggml_time_us();
+    grow(m_steps.size());
+    const int64_t verified = ggml_time_us();
     m_length.record_block(n_true, drafted - start - m_decode_us, verified - drafted);
     m_stats.n_blocks++;
     m_stats.n_drafted += n_drafted;
     m_stats.t_draft_us += drafted - start;
     m_stats.t_verify_us += verified - drafted;
+    if (n_true < m_steps.size() && !had(m_steps.back(), m_steps.back().token)) {
+        m_growth.add_script_of(m_steps.back().token);
+    }
     m_session.restore(m_steps[0].hidden);  // the text is not further yet
 }
 
@@ -337,6 +356,9 @@ void verifier::run_whole() {
     s.token  = decide_on_all(*m_chain, s);
     if (n_states(s) == 1) {
         m_length.record_whole(ggml_time_us() - start);
+    }
+    if (m_chain->can_decide_on_part() && !m_no_drafts && !active().contains(s.token)) {
+        m_growth.add_script_of(s.token);
     }
     m_chain->accept(s.token, ends(s.token));
 }

@@ -16,6 +16,7 @@
 #include "decode/chain.h"
 #include "decode/counts.h"
 #include "decode/grammar_text.h"
+#include "decode/growth.h"
 #include "decode/passes.h"
 #include "decode/session.h"
 #include "head/whole_head.h"
@@ -71,8 +72,9 @@ class verifier {
         chain              before;  // the chain before it decided
         candidates         kept;    // what its selector kept, modified
         float              threshold = 0.0f;
-        int32_t            token     = -1;  // drafted, then verified
-        size_t             n_rows    = 0;   // of the active set that has drafted it
+        float              near      = 0.0f;  // logit from which on rows are worth drafting with
+        int32_t            token     = -1;    // drafted, then verified
+        size_t             n_rows    = 0;     // of the active set that has drafted it
     };
 
     session &              m_session;
@@ -95,6 +97,8 @@ class verifier {
     candidates             m_candidates;
     std::vector<float>     m_logits;
     std::vector<scan_hit>  m_hits;
+    std::vector<scan_hit>  m_near_hits;
+    growth                 m_growth;
     token_counts           m_counts;
     int64_t                m_decode_us = 0;  // in the block's draft
     vt_verifier_stats      m_stats     = {};
@@ -118,7 +122,9 @@ class verifier {
     bool    choose_draft(step & s);
     bool    had(const step & s, int32_t row) const;
     void    draft(size_t n);
+    void    scan();
     size_t  verify();
+    void    grow(size_t n_states);
     void    run_block(size_t n);
     void    run_whole();
     void    take_steps();
