@@ -1,8 +1,9 @@
 // The tokens of a vocabulary that are written in a script other than Latin.
 //
-// A token is of the script of its first letter of such a script. Where a piece of byte-level BPE ends inside of a
-// character, the code points that it may be tell.
+// A token is of the script of its first letter that has one.
 #pragma once
+
+#include "vocab/script_of.h"
 
 #include <llama.h>
 
@@ -12,16 +13,6 @@
 #include <vector>
 
 namespace vt {
-
-// one of Greek, Cyrillic, ..., Han (Unicode blocks, those of one script taken together); NO_SCRIPT for Latin, digits, signs
-using script_id = int32_t;
-
-constexpr script_id NO_SCRIPT = -1;
-
-script_id script_of(uint32_t code_point);
-
-// of a text's first letter that is of one
-script_id script_of(const std::string & text);
 
 class scripts {
   public:
