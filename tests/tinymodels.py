@@ -341,6 +341,7 @@ def write_tiny_model(
     embd_type: str = "Q8_0",
     output_type: str = "Q8_0",
     n_embd: int = 64,
+    n_han: int = 0,
 ) -> Path:
     """Writes a tiny model with random weights.
 
@@ -352,6 +353,7 @@ def write_tiny_model(
         embd_type: The GGML type of the token embedding.
         output_type: The GGML type of the output matrix, if there is one.
         n_embd: The width of the model, a multiple of 32 and of the types' block sizes.
+        n_han: So many of the last tokens are of Han characters; of SentencePiece-style tokenizers.
 
     Returns:
         The path.
@@ -388,7 +390,7 @@ def write_tiny_model(
         full_key = spec.arch + key if key.startswith(".") else key
         writer.add_key_value(full_key, value, _VALUE_TYPES[type(value)])
     if spec.tokenizer == "spm":
-        add_spm(writer, n_tokens)
+        add_spm(writer, n_tokens, n_han)
     else:
         add_bpe(writer, n_tokens, spec.tokenizer)
     for tensor_name, shape in spec.tensors(dims):

@@ -7,7 +7,7 @@ hundred tokens that bytes and characters take.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count, islice, product
+from itertools import count, islice, pairwise, product
 
 from gguf import GGUFWriter, TokenType
 
@@ -55,12 +55,20 @@ def _add_vocabulary(writer: GGUFWriter, tokens: list[tuple[str, TokenType]]) -> 
     writer.add_token_types([kind for _, kind in tokens])
 
 
-def add_spm(writer: GGUFWriter, n_vocab: int) -> None:
+def _han(n: int) -> list[str]:
+    """Returns `n` texts of Han characters, pairs first, as SentencePiece numbers them."""
+    letters = [chr(0x4E00 + i) for i in range(n // 2 + 1)]
+    pairs = map("".join, pairwise(letters))
+    return [*pairs, *letters][2 * (n // 2) + 1 - n :]
+
+
+def add_spm(writer: GGUFWriter, n_vocab: int, n_han: int = 0) -> None:
     """Writes a SentencePiece-style tokenizer that falls back to bytes.
 
     Args:
         writer: The file to write to.
         n_vocab: The number of tokens.
+        n_han: So many of the last ones are of Han characters.
 
     Raises:
         ValueError: If so few tokens cannot hold the bytes and characters.
@@ -74,7 +82,10 @@ def add_spm(writer: GGUFWriter, n_vocab: int) -> None:
     turns = [(text, TokenType.CONTROL) for text in ("<|user|>", "<|end|>", "<|endoftext|>")]
     pieces = _pieces(n_vocab, len(tokens) + len(turns), space)
     n_unscored = len(tokens)
-    tokens += [(left + right, TokenType.NORMAL) for left, right in pieces]
+    texts = [left + right for left, right in pieces]
+    if n_han:
+        texts[-n_han:] = _han(n_han)
+    tokens += [(text, TokenType.NORMAL) for text in texts]
     tokens += turns
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")

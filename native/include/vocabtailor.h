@@ -391,7 +391,9 @@ typedef struct vt_verifier_stats {
     uint64_t n_agreed;    /* of them those that the active set then chose */
 } vt_verifier_stats;
 
-/* session and whole must outlive it. It serves one request after the other; block lengths and counts go on. */
+/* session and whole must outlive it. It serves one request after the other; block lengths and counts go on. Rows that drafts will
+ * want join the session's head while it samples: those that a verification has listed or nearly, and tokens of the text's scripts.
+ * vt_head_reset drops them. */
 vt_status vt_verifier_new(const vt_verifier_params * params, vt_verifier ** out, char * err, size_t n_err);
 void      vt_verifier_free(vt_verifier * v);
 

@@ -85,8 +85,9 @@ class ActiveSet(SessionOwner):
         """The (K,) int32 ids of the active set, in the order of the head's rows.
 
         Always-on tokens and the token set come first, ascending, then learned ones; tokens that a
-        prompt has added follow in order of first appearance, then other forms of its words, and in
-        exact mode rows that a verification has listed.
+        prompt has added follow in order of first appearance, then other forms of its words. In
+        exact mode those of scripts that the text is written in come next, then in order of time
+        rows that verifications have listed or that came near, and more of a script that lacked.
         """
         return self._text.active_ids()
 

@@ -76,21 +76,30 @@ int32_t decider::choose(chain & c, step & s) {
 
 std::vector<finding> decider::find(const std::vector<step> & steps) {
     std::vector<finding>   found(steps.size());
-    std::vector<float>     hidden, thresholds;
+    std::vector<float>     hidden, thresholds, near;
     std::vector<head_tail> tails;
     for (const step & s : steps) {
         hidden.insert(hidden.end(), s.hidden.begin(), s.hidden.end());
         thresholds.push_back(s.threshold);
+        near.push_back(s.near);
         if (s.before.needs_tail()) {
             tails.push_back({s.kept.front().logit, nucleus::cap(s.weight)});
         }
     }
     {
         stopwatch watch(m_stats.t_head_us);
-        m_whole.find(hidden.data(), steps.size(), thresholds.data(), n_threads(), m_hits, tails.empty() ? nullptr : tails.data());
+        m_near_hits.clear();
+        if (tails.empty()) {
+            m_whole.find(hidden.data(), steps.size(), thresholds.data(), near.data(), n_threads(), m_hits, m_near_hits);
+        } else {
+            m_whole.find(hidden.data(), steps.size(), thresholds.data(), n_threads(), m_hits, tails.data());
+        }
     }
     for (const scan_hit & hit : m_hits) {
         found[static_cast<size_t>(hit.state)].hits.push_back(hit);
+    }
+    for (const scan_hit & hit : m_near_hits) {
+        found[static_cast<size_t>(hit.state)].near.push_back(hit);
     }
     for (size_t i = 0; i < tails.size(); i++) {
         found[i].tail = tails[i];

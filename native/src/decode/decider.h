@@ -7,6 +7,7 @@
 #include "decode/session.h"
 #include "head/whole_head.h"
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -18,16 +19,18 @@ struct step {
     chain              before;  // the chain before it decided
     candidates         kept;    // what its selector kept, modified
     float              threshold = 0.0f;
-    float              lead      = 0.0f;  // of the active set's best logit; infinite where it is the only one
-    int32_t            token     = -1;    // drafted, then verified
-    size_t             n_rows    = 0;     // of the active set that has drafted it
-    double             weight    = 0.0;   // of the active set, where the chain needs tails
-    std::vector<moved> changed   = {};    // by modifiers, of the active set and of what was listed
+    float              lead      = 0.0f;      // of the active set's best logit; infinite where it is the only one
+    float              near      = INFINITY;  // logit from which on rows are worth drafting with
+    int32_t            token     = -1;        // drafted, then verified
+    size_t             n_rows    = 0;         // of the active set that has drafted it
+    double             weight    = 0.0;       // of the active set, where the chain needs tails
+    std::vector<moved> changed   = {};        // by modifiers, of the active set and of what was listed
 };
 
 // of a step: what the scan lists, by row, and what the rest weighs
 struct finding {
     std::vector<scan_hit> hits;
+    std::vector<scan_hit> near;  // rows that come near; none where the chain needs tails
     head_tail             tail = {};
 };
 
@@ -55,6 +58,9 @@ class decider {
 
     int32_t decide_on_all(chain & c, const step & s);
 
+    // of the rows that were computed last: after select, of the active set
+    const std::vector<float> & logits() const { return m_logits; }
+
     size_t n_bytes() const { return m_extra.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data); }
 
   private:
@@ -65,6 +71,7 @@ class decider {
     candidates            m_candidates;
     std::vector<float>    m_logits;
     std::vector<scan_hit> m_hits;
+    std::vector<scan_hit> m_near_hits;
 
     int32_t n_threads() const { return llama_n_threads(m_session.context()); }
     size_t  n_vocab() const { return static_cast<size_t>(m_session.get_store()->info().n_vocab); }

@@ -18,7 +18,7 @@ constexpr size_t FIRST_BLOCK = 1;  // of a request: somebody waits for its first
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1),
       m_no_drafts(l.no_drafts), m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1),
-      m_decider(s, whole, m_stats) {
+      m_growth(vocab, *s.get_head()), m_decider(s, whole, m_stats) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -38,7 +38,9 @@ void verifier::begin(const llama_sampler * samplers) {
     m_pos    = m_session.n_past();
     m_chain  = std::move(c);
     m_n_base = active().ids().size();
-
+    if (m_chain->can_decide_on_part() && !m_no_drafts) {
+        m_growth.read(m_session.text(), static_cast<size_t>(std::max(m_pos, 0)));
+    }
     m_is_first = true;
 }
 
@@ -142,6 +144,8 @@ void verifier::decode(const int32_t * tokens, size_t n) {
 bool verifier::choose_draft(step & s) {
     try {
         if (m_decider.select(*m_chain, s)) {
+            // what a grammar forbids is near without being of use
+            s.near  = m_chain->grammar() == nullptr && !m_chain->needs_tail() ? m_growth.near_logit(m_decider.logits()) : INFINITY;
             s.token = m_decider.choose(*m_chain, s);
             m_chain->accept(s.token, ends(s.token));
             m_length.record_draft(s.lead, !m_chain->is_greedy());
@@ -199,7 +203,8 @@ size_t verifier::verify() {
     const size_t                      n     = m_steps.size();
     const std::vector<finding>        found = m_decider.find(m_steps);
     std::vector<std::vector<int32_t>> outside(n);
-    std::vector<int32_t>              joining;  // all at once: each time that rows join takes as long as a small product
+    m_near_hits.clear();
+    std::vector<int32_t> joining;  // all at once: each time that rows join takes as long as a small product
     for (size_t i = 0; i < n; i++) {
         const step & s = m_steps[i];
         for (const scan_hit & hit : found[i].hits) {
@@ -207,6 +212,7 @@ size_t verifier::verify() {
                 outside[i].push_back(hit.row);
             }
         }
+        m_near_hits.insert(m_near_hits.end(), found[i].near.begin(), found[i].near.end());
         const std::vector<int32_t> likely = s.before.needs_tail() ? likely_rows(outside[i], found[i].hits, found[i].tail.top) : outside[i];
         joining.insert(joining.end(), likely.begin(), likely.end());
     }
@@ -236,6 +242,13 @@ size_t verifier::verify() {
     return n;
 }
 
+// rows that came near the first states join
+void verifier::grow(size_t n_states) {
+    const auto is_of_no_use = [&](const scan_hit & h) { return static_cast<size_t>(h.state) >= n_states || active().contains(h.row); };
+    m_near_hits.erase(std::remove_if(m_near_hits.begin(), m_near_hits.end(), is_of_no_use), m_near_hits.end());
+    m_growth.add_near(m_near_hits, n_states);
+}
+
 // draft a block and verify it; without a step where the chain cannot decide on a part of the vocabulary
 void verifier::run_block(size_t n) {
     const int64_t start = ggml_time_us();
@@ -247,12 +260,16 @@ void verifier::run_block(size_t n) {
     const int64_t drafted   = ggml_time_us();
     const size_t  n_drafted = m_steps.size();
     const size_t  n_true    = verify();
-    const int64_t verified  = ggml_time_us();
+    grow(m_steps.size());
+    const int64_t verified = ggml_time_us();
     m_length.record_block(n_true, drafted - start - m_decode_us, verified - drafted);
     m_stats.n_blocks++;
     m_stats.n_drafted += n_drafted;
     m_stats.t_draft_us += drafted - start;
     m_stats.t_verify_us += verified - drafted;
+    if (n_true < m_steps.size() && !had(m_steps.back(), m_steps.back().token)) {
+        m_growth.add_script_of(m_steps.back().token);
+    }
     m_session.restore(m_steps[0].hidden);  // the text is not further yet
 }
 
@@ -263,6 +280,9 @@ void verifier::run_whole() {
     s.token  = m_decider.decide_on_all(*m_chain, s);
     if (m_decider.n_states(s) == 1) {
         m_length.record_whole(ggml_time_us() - start);
+    }
+    if (m_chain->can_decide_on_part() && !m_no_drafts && !active().contains(s.token)) {
+        m_growth.add_script_of(s.token);
     }
     m_chain->accept(s.token, ends(s.token));
 }

@@ -17,6 +17,7 @@
 #include "decode/counts.h"
 #include "decode/decider.h"
 #include "decode/grammar_text.h"
+#include "decode/growth.h"
 #include "decode/passes.h"
 #include "decode/session.h"
 #include "head/whole_head.h"
@@ -83,6 +84,8 @@ class verifier {
     passes                 m_passes;
     bool                   m_is_first = true;  // the next block is its request's first
     size_t                 m_left     = 1;     // tokens that will be asked for at most
+    std::vector<scan_hit>  m_near_hits;        // of the block
+    growth                 m_growth;
     token_counts           m_counts;
     int64_t                m_decode_us = 0;  // in the block's draft
     vt_verifier_stats      m_stats     = {};
@@ -91,13 +94,13 @@ class verifier {
     head &  active() const { return *m_session.get_head(); }
     bool    ends(int32_t token) const;
     bool    lacked(int32_t token) const;
-    void    count(int32_t token);
     void    advance(int32_t token, int32_t pos, size_t room);
     void    drop_ahead();
     bool    choose_draft(step & s);
     bool    had(const step & s, int32_t row) const;
     void    draft(size_t n);
     size_t  verify();
+    void    grow(size_t n_states);
     void    run_block(size_t n);
     void    run_whole();
     void    take_steps();

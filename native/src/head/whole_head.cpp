@@ -253,41 +253,70 @@ float whole_head::product_threshold(float threshold) const {
 
 void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
                       head_tail * tails) {
+    const size_t n_embd = static_cast<size_t>(m_store.info().n_embd);
     hits.clear();
     if (uses_kernel()) {
-        scan_all(hidden, n_hidden, thresholds, n_threads, hits, tails);
+        const scan_states states(*m_scan_rows.format, n_embd, hidden, n_hidden, nullptr, m_whole_states);
+        scan_all(states, bounds_of(states, thresholds), n_threads, hits, tails);
     } else {
         multiply(hidden, n_hidden, thresholds, n_threads, hits, tails);
     }
 }
 
-void whole_head::scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
-                          head_tail * tails) {
+void whole_head::find(const float * hidden, size_t n_hidden, const float * thresholds, const float * near, int32_t n_threads,
+                      std::vector<scan_hit> & hits, std::vector<scan_hit> & near_hits) {
     const size_t       n_embd = static_cast<size_t>(m_store.info().n_embd);
-    const scan_states  states(*m_scan_rows.format, n_embd, hidden, n_hidden, nullptr, m_whole_states);
-    std::vector<float> lowered(n_hidden), least(n_hidden);
+    std::vector<float> least(n_hidden), decisive(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
+        least[i] = std::min(thresholds[i], near[i]);
+    }
+    hits.clear();
+    near_hits.clear();
+    if (uses_kernel()) {
+        const scan_states states(*m_scan_rows.format, n_embd, hidden, n_hidden, nullptr, m_whole_states);
+        scan_all(states, bounds_of(states, least.data()), n_threads, hits, nullptr);
+        decisive = bounds_of(states, thresholds).sum;
+    } else {
+        multiply(hidden, n_hidden, least.data(), n_threads, hits, nullptr);
+        for (size_t i = 0; i < n_hidden; i++) {
+            decisive[i] = multiplied_threshold(hidden + i * n_embd, n_hidden, thresholds[i]);
+        }
+    }
+    // what is no number may be anything
+    const auto decides = [&](const scan_hit & h) { return !((uses_kernel() ? sum_of(h) : h.value) < decisive[static_cast<size_t>(h.state)]); };
+    const auto rest    = std::stable_partition(hits.begin(), hits.end(), decides);
+    near_hits.assign(rest, hits.end());
+    hits.erase(rest, hits.end());
+}
+
+whole_head::scan_bounds whole_head::bounds_of(const scan_states & states, const float * thresholds) const {
+    scan_bounds bounds;
+    for (size_t i = 0; i < states.n_states(); i++) {
         // with a bias another sum is rounded
         const float threshold = product_threshold(thresholds[i]);
         const float slack     = m_bias.empty() ? 0.0f : 0x1p-20f * (1.0f + std::fabs(threshold) + std::fabs(m_max_bias));
-        lowered[i]            = std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY);
-        least[i]              = lowered[i] - m_max_bias - slack;
+        bounds.sum.push_back(std::nextafter(threshold - states.margin(i, m_max_row_norm) - slack, -INFINITY));
+        bounds.product.push_back(bounds.sum[i] - m_max_bias - slack);
     }
-    const vt_store_info &  info = m_store.info();
+    return bounds;
+}
+
+void whole_head::scan_all(const scan_states & states, const scan_bounds & bounds, int32_t n_threads, std::vector<scan_hit> & hits,
+                          head_tail * tails) {
+    const vt_store_info &  info     = m_store.info();
+    const size_t           n_hidden = states.n_states();
     std::vector<scan_tail> weighed;
     for (size_t i = 0; tails != nullptr && i < n_hidden; i++) {
         weighed.push_back({tails[i].top, tails[i].cap});
     }
     for_each_scan([&](size_t first, const scan_matrix & rows) {
         const size_t before = hits.size();
-        scan(rows, states, least.data(), n_threads, hits, weighed.empty() ? nullptr : weighed.data(), info.logit_scale);
+        scan(rows, states, bounds.product.data(), n_threads, hits, weighed.empty() ? nullptr : weighed.data(), info.logit_scale);
         for (size_t i = before; i < hits.size(); i++) {
             hits[i].row += static_cast<int32_t>(first);
         }
         if (!m_bias.empty()) {
-            const auto is_below = [&](const scan_hit & h) {
-                return h.value + m_bias[static_cast<size_t>(h.row)] < lowered[static_cast<size_t>(h.state)];
-            };
+            const auto is_below = [&](const scan_hit & h) { return sum_of(h) < bounds.sum[static_cast<size_t>(h.state)]; };
             hits.erase(std::remove_if(hits.begin() + static_cast<std::ptrdiff_t>(before), hits.end(), is_below), hits.end());
         }
     });
@@ -310,13 +339,18 @@ bool whole_head::sums_are_halves() const {
 #endif
 }
 
+// what a logit must reach that was multiplied with others
+float whole_head::multiplied_threshold(const float * hidden, size_t n_hidden, float threshold) const {
+    return n_hidden == 1 ? threshold : threshold - margin(hidden, threshold);
+}
+
 void whole_head::multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
                           head_tail * tails) {
     const std::lock_guard<std::mutex> lock(m_product);
     const size_t                      n_embd = static_cast<size_t>(m_store.info().n_embd);
     std::vector<float>                lowered(n_hidden);
     for (size_t i = 0; i < n_hidden; i++) {
-        lowered[i] = n_hidden == 1 ? thresholds[i] : thresholds[i] - margin(hidden + i * n_embd, thresholds[i]);
+        lowered[i] = multiplied_threshold(hidden + i * n_embd, n_hidden, thresholds[i]);
     }
     for (size_t i = 0; tails != nullptr && i < n_hidden; i++) {
         tails[i].weight = tails[i].capped = 0.0;

@@ -36,6 +36,10 @@ class whole_head {
               head_tail * tails = nullptr);
     bool can_weigh() const { return !uses_kernel() || (m_bias.empty() && m_store.info().logit_softcap == 0.0f); }
 
+    // and in the same scan those of which the same can be said of lower thresholds, `near`, but not of `thresholds`
+    void find(const float * hidden, size_t n_hidden, const float * thresholds, const float * near, int32_t n_threads, std::vector<scan_hit> & hits,
+              std::vector<scan_hit> & near_hits);
+
     // all logits of one state, (n_vocab,)
     void logits(const float * hidden, int32_t n_threads, float * out);
 
@@ -88,13 +92,21 @@ class whole_head {
     // first row of a chunk in m_head, which is filled with it where it holds one chunk only
     size_t bring(size_t first, size_t n);
 
-    void scan_all(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
-                  head_tail * tails);
-    void multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
-                  head_tail * tails);
+    // what the sum of a row's product and its bias must reach, and the product alone with the best bias
+    struct scan_bounds {
+        std::vector<float> sum;      // (n_hidden,)
+        std::vector<float> product;  // (n_hidden,)
+    };
+
+    float       sum_of(const scan_hit & hit) const { return m_bias.empty() ? hit.value : hit.value + m_bias[static_cast<size_t>(hit.row)]; }
+    scan_bounds bounds_of(const scan_states & states, const float * thresholds) const;
+    void        scan_all(const scan_states & states, const scan_bounds & bounds, int32_t n_threads, std::vector<scan_hit> & hits, head_tail * tails);
+    void        multiply(const float * hidden, size_t n_hidden, const float * thresholds, int32_t n_threads, std::vector<scan_hit> & hits,
+                         head_tail * tails);
 
     bool  sums_are_halves() const;
     float margin(const float * hidden, float threshold) const;
+    float multiplied_threshold(const float * hidden, size_t n_hidden, float threshold) const;
     float product_threshold(float threshold) const;
 
     static double factor(float top, float error);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "vocab/letters.h"
+#include "vocab/utf8.h"
 #include "vocab/vocab.h"
 
 #include <algorithm>
@@ -17,21 +18,12 @@ namespace {
 bool decode_utf8(const std::string & text, std::vector<uint32_t> & out) {
     out.clear();
     for (size_t i = 0; i < text.size();) {
-        const uint8_t lead = static_cast<uint8_t>(text[i]);
-        const size_t  n    = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 0;
-        if (n == 0 || lead > 0xF4 || i + n > text.size()) {
+        const utf8_char c = read_utf8(text, i);
+        if (c.n == 0 || c.is_cut) {
             return false;
         }
-        uint32_t c = n == 1 ? lead : lead & (0xFFu >> (n + 1));
-        for (size_t k = 1; k < n; k++) {
-            const uint8_t byte = static_cast<uint8_t>(text[i + k]);
-            if ((byte & 0xC0) != 0x80) {
-                return false;
-            }
-            c = c << 6 | (byte & 0x3F);
-        }
-        out.push_back(c);
-        i += n;
+        out.push_back(c.first);
+        i += c.n;
     }
     return true;
 }
