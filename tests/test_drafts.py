@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from exactpair import SAMPLINGS, Pair, take
-from nativecheck import build
+from nativecheck import ROOT, build, need
 
 from vocabtailor_gguf import TailoredLlama
 from vocabtailor_gguf.binding.session import NativeSession
@@ -205,6 +207,33 @@ def test_what_was_tried_is_kept(
     kept.unlink()
     kept.mkdir()  # nothing can be kept here
     assert opened(core).stats.together == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
+def test_what_a_kernel_refuses_is_tried_anew(tiny_split: Any, tmp_path: Path) -> None:
+    core = tiny_split("llama", **LONG).core
+    library = tmp_path / "without_amx.so"
+    need("cc")
+    source = str(ROOT / "tests" / "native" / "without_amx.c")
+    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, source, "-o", str(library), "-ldl"], check=True)
+    env = {**os.environ, "VOCABTAILOR_CACHE": str(tmp_path / "cache")}
+    program = """
+import sys
+from vocabtailor_gguf import TailoredLlama
+from vocabtailor_gguf.binding.types import parse_type, weight_buffer
+TailoredLlama(sys.argv[1], n_ctx=512, n_threads=1, verbose=False).close()
+print(weight_buffer(parse_type("Q8_0"), 512, 512))
+"""
+    buffers = []
+    for preload in ({}, {"LD_PRELOAD": str(library)}):
+        asked = [sys.executable, "-c", program, str(core)]
+        done = subprocess.run(asked, env={**env, **preload}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        buffers.append(done.stdout.strip())
+    assert buffers[1] != "AMX"
+    kept = json.loads((tmp_path / "cache" / "together.json").read_text())
+    assert len(kept) == len(set(buffers))
 
 
 @pytest.mark.parametrize("model", ["gemma", "smollm2"])
