@@ -285,38 +285,6 @@ def test_what_a_grammar_forces(request: pytest.FixtureRequest, model: str, opene
     assert llm.stats.together == 1 or llm.stats.agreed > 0
 
 
-class Oracle(llama_cpp.llama_speculative.LlamaDraftModel):  # type: ignore[misc]
-    """Knows the text that follows, up to a token that there is not."""
-
-    def __init__(self, text: list[int]) -> None:
-        self.text = text
-        self.n_asked = 0
-
-    def __call__(self, input_ids: Any, /, **kwargs: Any) -> Any:
-        self.n_asked += 1
-        assert list(input_ids) == self.text[: len(input_ids)]
-        return [*self.text[len(input_ids) :][:9], 2**31 - 1, 7]
-
-
-def test_a_draft_model(pair: Callable[..., Pair], opened: Any) -> None:
-    both = pair("llama", LONG)
-    asked = {"temp": 1.0, "top_k": 20}
-    text = take(both.stock, REPEATING, 100, **asked)
-    oracle = Oracle(REPEATING + text)
-    llm = opened(both.exact.model_path, n_ctx=256, draft_model=oracle)
-    assert take(llm, REPEATING, 100, **asked) == text
-    assert 0 < oracle.n_asked <= 14
-    assert llm.stats.agreed > 0
-
-    def fails(input_ids: Any, /, **kwargs: Any) -> Any:
-        raise RuntimeError("drafts are out")
-
-    llm = opened(both.exact.model_path, n_ctx=256, draft_model=fails)
-    with pytest.raises(RuntimeError, match="drafts are out"):
-        take(llm, REPEATING, 5)
-    assert llm.n_tokens == 0
-
-
 def test_longer_passes(tiny_split: Any, opened: Any) -> None:
     core = tiny_split("llama", **LONG).core
     for most in (1, 3, 16):
