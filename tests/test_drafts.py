@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from exactpair import SAMPLINGS, Pair, take
-from nativecheck import build
+from nativecheck import ROOT, build, need
 
 from vocabtailor_gguf import TailoredLlama
 from vocabtailor_gguf.binding.session import NativeSession
@@ -207,6 +209,33 @@ def test_what_was_tried_is_kept(
     assert opened(core).stats.together == found
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
+def test_what_a_kernel_refuses_is_tried_anew(tiny_split: Any, tmp_path: Path) -> None:
+    core = tiny_split("llama", **LONG).core
+    library = tmp_path / "without_amx.so"
+    need("cc")
+    source = str(ROOT / "tests" / "native" / "without_amx.c")
+    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, source, "-o", str(library), "-ldl"], check=True)
+    env = {**os.environ, "VOCABTAILOR_CACHE": str(tmp_path / "cache")}
+    program = """
+import sys
+from vocabtailor_gguf import TailoredLlama
+from vocabtailor_gguf.binding.types import parse_type, weight_buffer
+TailoredLlama(sys.argv[1], n_ctx=512, n_threads=1, verbose=False).close()
+print(weight_buffer(parse_type("Q8_0"), 512, 512))
+"""
+    buffers = []
+    for preload in ({}, {"LD_PRELOAD": str(library)}):
+        asked = [sys.executable, "-c", program, str(core)]
+        done = subprocess.run(asked, env={**env, **preload}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        buffers.append(done.stdout.strip())
+    assert buffers[1] != "AMX"
+    kept = json.loads((tmp_path / "cache" / "together.json").read_text())
+    assert len(kept) == len(set(buffers))
+
+
 @pytest.mark.parametrize("model", ["gemma", "smollm2"])
 def test_a_real_model_copies(request: pytest.FixtureRequest, model: str, opened: Any) -> None:
     text = " ".join(
@@ -254,38 +283,6 @@ def test_what_a_grammar_forces(request: pytest.FixtureRequest, model: str, opene
             assert take(llm, prompt, 48, **asked) == take(stock, prompt, 48, **asked)
     stock.close()
     assert llm.stats.together == 1 or llm.stats.agreed > 0
-
-
-class Oracle(llama_cpp.llama_speculative.LlamaDraftModel):  # type: ignore[misc]
-    """Knows the text that follows, up to a token that there is not."""
-
-    def __init__(self, text: list[int]) -> None:
-        self.text = text
-        self.n_asked = 0
-
-    def __call__(self, input_ids: Any, /, **kwargs: Any) -> Any:
-        self.n_asked += 1
-        assert list(input_ids) == self.text[: len(input_ids)]
-        return [*self.text[len(input_ids) :][:9], 2**31 - 1, 7]
-
-
-def test_a_draft_model(pair: Callable[..., Pair], opened: Any) -> None:
-    both = pair("llama", LONG)
-    asked = {"temp": 1.0, "top_k": 20}
-    text = take(both.stock, REPEATING, 100, **asked)
-    oracle = Oracle(REPEATING + text)
-    llm = opened(both.exact.model_path, n_ctx=256, draft_model=oracle)
-    assert take(llm, REPEATING, 100, **asked) == text
-    assert 0 < oracle.n_asked <= 14
-    assert llm.stats.agreed > 0
-
-    def fails(input_ids: Any, /, **kwargs: Any) -> Any:
-        raise RuntimeError("drafts are out")
-
-    llm = opened(both.exact.model_path, n_ctx=256, draft_model=fails)
-    with pytest.raises(RuntimeError, match="drafts are out"):
-        take(llm, REPEATING, 5)
-    assert llm.n_tokens == 0
 
 
 def test_longer_passes(tiny_split: Any, opened: Any) -> None:

@@ -70,3 +70,10 @@ def test_classifier(smollm2_split: Any) -> None:
     assert [line.split("\t")[0] for line in found] == ["food", "weather"]
     for line in found:  # the best of three
         assert 1 / 3 < float(line.split("\t")[1]) <= 1
+
+
+def test_small_drafter(smollm2_split: Any) -> None:
+    core = smollm2_split.core
+    plain = example("small_drafter", core, core, "-n", 24)
+    assert example("small_drafter", core, core, "-n", 24, "--ahead", 1) == plain
+    assert len("".join(plain)) > 20

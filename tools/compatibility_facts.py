@@ -104,7 +104,7 @@ PARAMETERS: dict[str, Fact] = {
     "chat_handler": same(),
     "draft_model": differs(
         "exact mode takes its drafts beside its own, other modes do not; the text is stock's",
-        "test_drafts.py::test_a_draft_model",
+        "test_draft_models.py::test_a_draft_model",
     ),
     "tokenizer": same(test="-"),
     "type_k": same(),

@@ -92,8 +92,8 @@ class TailoredLlama(
             vocabulary. What a grammar forces, and what a `draft_model` says, is drafted as the text
             is.
         draft_max: Tokens of a pass of the core while drafting, 1 to 16. None: as many as have the
-            bits of single ones. With more than these, output is llama.cpp's as speculative decoding
-            gives it: nearly always the same, without a promise.
+            bits of single ones. With more than these (see `stats`), hidden states are rounded
+            otherwise, and texts may leave stock's.
         logprobs_over: In mode ``"tailored"``, the tokens whose probabilities add up to 1:
             ``"active set"``, or ``"vocabulary"`` at the whole head's cost. Elsewhere, always the
             vocabulary.

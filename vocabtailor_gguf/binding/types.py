@@ -54,3 +54,14 @@ def is_repacked(ggml_type: int, n_cols: int, n_rows: int) -> bool:
     out = native.ffi.new("bool *")
     native.call("vt_is_repacked", ggml_type, n_cols, n_rows, out)
     return bool(out[0])
+
+
+def weight_buffer(ggml_type: int, n_cols: int, n_rows: int) -> str:
+    """Return ggml's name of the memory that llama.cpp puts an (n_rows, n_cols) weight into here.
+
+    Raises:
+        VocabTailorError: There is no such weight.
+    """
+    name = native.ffi.new("char[]", 64)
+    native.call("vt_weight_buffer", ggml_type, n_cols, n_rows, name, len(name))
+    return str(native.ffi.string(name).decode())

@@ -187,5 +187,5 @@ def add_draft_max(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft-max", type=int, metavar="N",
         help="let a pass of the core take up to N tokens while drafting, 1 to 16 (default: as many "
-        "as change no bit; with more, output is nearly always the same, without a promise)",
+        "as change no bit; more round otherwise, and texts may leave stock's)",
     )  # fmt: skip

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import llama_cpp
-from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.binding import native
+from vocabtailor_gguf.binding.types import parse_type, weight_buffer
 from vocabtailor_gguf.doctor.check import Check
 from vocabtailor_gguf.errors import VersionError, VocabTailorError
 
@@ -117,12 +117,7 @@ def check_cpu() -> Check:
 
 def check_buffers() -> Check:
     """Tell where ggml puts weights of the common types."""
-    name = native.ffi.new("char[]", 64)
-    places = {}
-    for weight in _WEIGHTS:
-        kind = int(GGMLQuantizationType[weight])
-        native.call("vt_weight_buffer", kind, _N_EMBD, _N_ROWS, name, len(name))
-        places[weight] = native.ffi.string(name).decode()
+    places = {w: weight_buffer(parse_type(w), _N_EMBD, _N_ROWS) for w in _WEIGHTS}
     return Check("buffers", "ok", ", ".join(f"{w} in {p}" for w, p in places.items()))
 
 

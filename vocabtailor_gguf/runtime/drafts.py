@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import llama_cpp
+from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.atomic import temporary_files
 from vocabtailor_gguf.binding.session import NativeSession
-from vocabtailor_gguf.errors import BadFileError
+from vocabtailor_gguf.binding.types import weight_buffer
+from vocabtailor_gguf.errors import BadFileError, VocabTailorError
 from vocabtailor_gguf.runtime.engine import Engine
 from vocabtailor_gguf.split.cache import cache_folder
 
@@ -29,6 +31,7 @@ Drafts = Literal["auto", "active", "text", "none"]
 MOST_TOGETHER = 8  # tokens; longer passes cost what they save
 
 _FILE = "together.json"
+_WEIGHT = (512, 512)  # columns and rows that every layout takes
 _OTHER_BITS = "this core rounds several tokens of a pass otherwise than single ones"
 _OF_CONTEXT = (
     *("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "n_threads_batch"),
@@ -94,9 +97,19 @@ def _key(engine: Engine, params: Any) -> str:
         "core": engine.identity,
         "build": [llama_cpp.__version__, built],
         "cpu": [platform.machine(), llama_cpp.llama_print_system_info().decode(), _processor()],
+        "buffers": _buffers(),
         "context": {name: getattr(params, name) for name in _OF_CONTEXT},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _buffers() -> list[str]:
+    """Return where weights of each type lie: a kernel or a sandbox may refuse what the CPU has."""
+    found = []
+    for kind in GGMLQuantizationType:
+        with contextlib.suppress(VocabTailorError):  # not the type of a weight
+            found.append(f"{kind.name} {weight_buffer(int(kind), *_WEIGHT)}")
+    return found
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@
 namespace vt {
 
 void passes::begin(int32_t pos) {
+    m_base = pos;
     if (m_length.max() > 1) {
         const std::vector<int32_t> & text = m_session.text();
         m_index.assign(text.data(), std::min(text.size(), static_cast<size_t>(pos)));
@@ -24,6 +25,18 @@ bool passes::has(int32_t token, int32_t pos) const {
 void passes::expect(const int32_t * tokens, size_t n, int32_t pos) {
     m_given.assign(tokens, tokens + n);
     m_given_pos = pos;
+    m_given_end = pos + static_cast<int64_t>(n);
+}
+
+bool passes::wants_more(int32_t token, int32_t pos) const {
+    if (m_given_end <= m_base || has(token, pos)) {
+        return false;
+    }
+    const int64_t at       = int64_t(pos) - m_given_pos;
+    const bool    is_other = at >= 0 && at < static_cast<int64_t>(m_given.size()) && m_given[static_cast<size_t>(at)] != token;
+    const bool    is_left  = !is_other && from_others(pos).n > 0;
+    const bool    repeats  = m_match.length > 0 && m_index[m_match.next] == token && m_match.next + 1 < m_index.size();
+    return !is_left && !repeats && m_length.next(pass_length::source::given, max()).n > 1;
 }
 
 // were they right?

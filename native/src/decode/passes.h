@@ -34,6 +34,13 @@ class passes {
     // what somebody else expects from a position on, in the place of what was given before
     void expect(const int32_t * tokens, size_t n, int32_t pos);
 
+    // what is left of it
+    const std::vector<int32_t> & given() const { return m_given; }
+
+    // whether a token that was chosen had better be given before it is decoded: somebody said what follows the text, nothing of it
+    // is left behind the token, and a pass with more of it would be worth its time
+    bool wants_more(int32_t token, int32_t pos) const;
+
     // the context's memory goes on with a chosen token, whose hidden state is the session's only one then. ruled: what a grammar lets
     // follow it; room: tokens that will be asked for after it. Returns the time of the core in us, 0 where the last pass had the token.
     int64_t advance(int32_t token, int32_t pos, const std::vector<int32_t> & ruled, size_t room);
@@ -58,6 +65,8 @@ class passes {
     pass_length::source  m_source{};       // of its guesses
     std::vector<int32_t> m_given;          // by somebody else
     int32_t              m_given_pos = 0;  // of the first of them
+    int64_t              m_given_end = 0;  // behind the last one, right or wrong
+    int32_t              m_base      = 0;  // where the text, or the draft, ended when it was told
     std::vector<float>   m_hidden;         // (tokens, n_embd)
     uint64_t             m_n_ahead  = 0;
     uint64_t             m_n_agreed = 0;

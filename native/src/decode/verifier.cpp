@@ -176,6 +176,7 @@ void verifier::advance(int32_t token, int32_t pos, size_t room) {
 void verifier::draft(size_t n) {
     m_passes.begin(m_base);
     m_length.begin_block();
+    active().append(m_passes.given().data(), m_passes.given().size());  // else they could not be drafted
     for (size_t i = 0; i < n; i++) {
         m_steps.push_back({m_session.last_hidden(), chain(*m_chain), {}});
         step & s = m_steps.back();
@@ -185,7 +186,7 @@ void verifier::draft(size_t n) {
             break;
         }
         const int32_t pos = m_base + static_cast<int32_t>(i);
-        if (i + 1 == n || ends(s.token) || !m_length.pays(m_passes.has(s.token, pos))) {
+        if (i + 1 == n || ends(s.token) || !m_length.pays(m_passes.has(s.token, pos)) || m_passes.wants_more(s.token, pos)) {
             break;
         }
         advance(s.token, pos, m_left - std::min(m_left, i + 1));
