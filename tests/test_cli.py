@@ -437,5 +437,5 @@ def test_what_an_interrupt_breaks_off_is_learned_from(
         return shown(*args)
 
     monkeypatch.setattr(_screen, "shown", interrupted)
-    assert main(asked) == 130 and n_shown == 40
+    assert main(asked) == 130 and n_shown >= 40
     assert len(TokenSet.load(learned)) > 0

@@ -78,7 +78,10 @@ def test_a_client_that_goes_before_its_work_begins(core: Path) -> None:
     """Its slot has the rows that it has, though no token has told of them."""
     begun = threading.Event()
     body = json.dumps({"prompt": "Rome is", "max_tokens": 2})
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     with serving(core, slots=1) as server:
         (slot,) = server.pool.slots
         slot.thread.submit(begun.wait, 60)

@@ -89,10 +89,13 @@ def api_error(e: BaseException) -> ApiError:
 
 def _field(error: dict[str, Any], body: Any) -> str | None:
     """Return the field that pydantic finds wrong; its names of a union's types are no fields."""
-    parts = error["loc"][1:]
-    names = []
+    parts, wrong = error["loc"][1:], error["input"]
+    names: list[str] = []
     for i, part in enumerate(parts):
-        is_lacking = error["type"] == "missing" and i == len(parts) - 1
+        is_last = i == len(parts) - 1
+        is_lacking = error["type"] == "missing" and is_last
+        if is_last and not is_lacking and body is wrong:
+            break  # the type's name, even where the value has a field of that name
         if isinstance(part, int) and isinstance(body, list) and part < len(body):
             body = body[part]
         elif isinstance(body, dict) and part in body:
