@@ -51,7 +51,7 @@ class Beside:
         trace: TracebackType | None,
     ) -> None:
         """Wait for the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=kind is not None)
         if kind is None:
             return
         for begun in reversed(self._begun):
