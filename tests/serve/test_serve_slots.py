@@ -86,10 +86,12 @@ def test_exact_mode_learns(core: Path) -> None:
     with serving(core, slots=1, token_set=few, learn=False) as server:
         text, rejected = told(server, "exact")
         tailored = told(server, "tailored")
-        assert told(server, "exact") == (text, rejected) and rejected > 2
+        again = told(server, "exact")
+        assert again[0] == text and min(rejected, again[1]) > 2
     with serving(core, slots=1, token_set=few) as server:
         assert told(server, "tailored") == tailored
-        assert told(server, "exact") == (text, rejected)
+        again = told(server, "exact")
+        assert again[0] == text and again[1] > 2
         assert told(server, "exact") == (text, 0)
         assert told(server, "tailored") == tailored
         assert told(server, "exact")[0] == text

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import llama_cpp
-from gguf.constants import GGMLQuantizationType
 
 from vocabtailor_gguf.atomic import temporary_files
 from vocabtailor_gguf.binding.session import NativeSession
@@ -32,6 +31,7 @@ MOST_TOGETHER = 8  # tokens; longer passes cost what they save
 
 _FILE = "together.json"
 _WEIGHT = (512, 512)  # columns and rows that every layout takes
+_MOST_TYPES = 64  # of enum ggml_type, which has some 40
 _OTHER_BITS = "this core rounds several tokens of a pass otherwise than single ones"
 _OF_CONTEXT = (
     *("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "n_threads_batch"),
@@ -106,9 +106,9 @@ def _key(engine: Engine, params: Any) -> str:
 def _buffers() -> list[str]:
     """Return where weights of each type lie: a kernel or a sandbox may refuse what the CPU has."""
     found = []
-    for kind in GGMLQuantizationType:
+    for kind in range(_MOST_TYPES):
         with contextlib.suppress(VocabTailorError):  # not the type of a weight
-            found.append(f"{kind.name} {weight_buffer(int(kind), *_WEIGHT)}")
+            found.append(f"{kind} {weight_buffer(kind, *_WEIGHT)}")
     return found
 
 

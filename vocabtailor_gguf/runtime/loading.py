@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import llama_cpp
+from llama_cpp import Llama
 
 from vocabtailor_gguf.binding.store import VocabStore
 from vocabtailor_gguf.binding.whole_head import Placement, WholeHead
@@ -40,9 +40,9 @@ def read_arguments(arguments: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: An argument does not fit.
     """
-    told = object.__new__(llama_cpp.Llama)
+    told = object.__new__(Llama)
     try:
-        llama_cpp.Llama.__init__(told, "", **arguments)
+        Llama.__init__(told, "", **arguments)
     except ValueError as e:
         if not str(e).startswith(_NO_FILE):
             raise
