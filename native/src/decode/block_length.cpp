@@ -15,8 +15,8 @@ constexpr int    RETRY        = 64;   // blocks or tokens after which the other 
 constexpr size_t RETRY_LENGTH = 2;    // and again at once while it holds
 
 // leads of logits that are told apart, and log odds that a draft with them holds until more is known
-constexpr float  LEADS[]      = {0.25f, 0.5f, 1.0f, 2.0f, 3.0f, 4.0f, 6.0f};
-constexpr double FIRST_ODDS[] = {0.8, 1.0, 1.6, 2.5, 3.5, 4.5, 5.5, 6.5};
+constexpr float  LEADS[]      = {-1.0f, 0.0f, 0.25f, 0.5f, 1.0f, 2.0f, 3.0f, 4.0f, 6.0f};
+constexpr double FIRST_ODDS[] = {0.4, 0.6, 0.8, 1.0, 1.6, 2.5, 3.5, 4.5, 5.5, 6.5};
 // what a verdict moves: little of what a lead tells, more of what is the text's own
 constexpr double LEAD_RATE    = 0.05;
 constexpr double TEXT_RATE    = 0.3;

@@ -26,7 +26,7 @@ class block_length {
     // nothing is drafted yet
     void begin_block();
 
-    // a token was drafted whose logit is so far ahead; is_drawn: the chain does not simply take the best
+    // a token was drafted whose logit is so far ahead of all others; is_drawn: the chain does not simply take the best
     void record_draft(float lead, bool is_drawn);
 
     // whether to draft another one before verification; is_decoded: no pass of the core is needed for it
@@ -46,7 +46,7 @@ class block_length {
 
   private:
     static constexpr size_t N_CLASSES = 5;  // of blocks of 1, 2, 4, 8, 16
-    static constexpr size_t N_LEADS   = 8;
+    static constexpr size_t N_LEADS   = 10;
 
     // what blocks took and gave; older ones weigh less
     struct recent {

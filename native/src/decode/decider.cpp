@@ -10,6 +10,7 @@ namespace vt {
 
 namespace {
 
+// how far the best logit is ahead of the next one; infinite where it is the only one
 float lead(const candidates & c) {
     float best = -INFINITY, next = -INFINITY;
     for (const llama_token_data & d : c) {
@@ -17,6 +18,16 @@ float lead(const candidates & c) {
         best = std::max(best, d.logit);
     }
     return best - next;
+}
+
+// how far a token's logit is behind the best one
+float behind(const candidates & c, int32_t token) {
+    float best = -INFINITY, logit = -INFINITY;
+    for (const llama_token_data & d : c) {
+        best  = std::max(best, d.logit);
+        logit = d.id == token ? d.logit : logit;
+    }
+    return best - logit;
 }
 
 }  // namespace
@@ -70,8 +81,11 @@ bool decider::select(chain & c, step & s) {
 }
 
 int32_t decider::choose(chain & c, step & s) {
-    stopwatch watch(m_stats.t_sample_us);
-    return c.needs_tail() ? c.guess(s.kept, s.threshold, s.weight) : c.choose(s.kept);
+    stopwatch     watch(m_stats.t_sample_us);
+    const int32_t token = c.needs_tail() ? c.guess(s.kept, s.threshold, s.weight) : c.choose(s.kept);
+    const float   miss  = behind(s.kept, token);
+    s.lead              = miss > 0.0f ? -miss : s.lead;
+    return token;
 }
 
 std::vector<finding> decider::find(const std::vector<step> & steps) {

@@ -19,7 +19,7 @@ struct step {
     chain              before;  // the chain before it decided
     candidates         kept;    // what its selector kept, modified
     float              threshold = 0.0f;
-    float              lead      = 0.0f;      // of the active set's best logit; infinite where it is the only one
+    float              lead      = 0.0f;      // of the token's logit before all others of the active set, negative where it is not the best
     float              near      = INFINITY;  // logit from which on rows are worth drafting with
     int32_t            token     = -1;        // drafted, then verified
     size_t             n_rows    = 0;         // of the active set that has drafted it

@@ -19,7 +19,8 @@ constexpr size_t SURE        = 2;  // passes of a length
 }  // namespace
 
 pass_length::pass_length(size_t max)
-    : m_pass_us(std::max<size_t>(max, 1) + 1, 0.0), m_n_passes(m_pass_us.size(), 0), m_right{0.3, 0.5, 0.7, 0.8, 0.9, 0.9, 0.7}, m_warming(WARMING) {
+    : m_pass_us(std::max<size_t>(max, 1) + 1, 0.0), m_n_passes(m_pass_us.size(), 0),
+      m_right{{0.3, 0.5, 0.7, 0.8, 0.9, 0.9, 0.7}, {0.1, 0.2, 0.4, 0.6, 0.7, 0.9, 0.5}}, m_warming(WARMING) {
 }
 
 pass_length::source pass_length::source_of(size_t match_length) {
@@ -53,7 +54,7 @@ pass_length::choice pass_length::next(source from, size_t limit) const {
     if (m_pass_us[1] == 0.0) {
         return {};
     }
-    const double right = m_right[static_cast<size_t>(from)];
+    const double right = m_right[m_is_drawn][static_cast<size_t>(from)];
     choice       best{1, pass_us(1)};
     double       kept      = 1.0;  // tokens, expected
     double       all_right = 1.0;  // chance of those before
@@ -88,7 +89,7 @@ void pass_length::record_pass(size_t n, int64_t us) {
 }
 
 void pass_length::record_guess(source from, bool was_right) {
-    double & share = m_right[static_cast<size_t>(from)];
+    double & share = m_right[m_is_drawn][static_cast<size_t>(from)];
     share          = MEMORY * share + (was_right ? 1.0 - MEMORY : 0.0);
 }
 

@@ -23,6 +23,9 @@ class pass_length {
     enum class source { match_2, match_3, match_5, match_9, match_more, grammar, given };
     static constexpr size_t N_SOURCES = 7;
 
+    // whether the chain draws: a text that is drawn repeats itself less, and what a greedy one does tells nothing of it
+    void set_drawn(bool is_drawn) { m_is_drawn = is_drawn; }
+
     // of a match of so many tokens, 2 or more
     static source source_of(size_t match_length);
 
@@ -40,10 +43,13 @@ class pass_length {
     void record_guess(source s, bool was_right);
 
   private:
-    std::vector<double>           m_pass_us;  // by tokens, 0 where not measured yet
-    std::vector<uint64_t>         m_n_passes;
-    std::array<double, N_SOURCES> m_right;    // share of guesses
-    size_t                        m_warming;  // passes that are not measured: pages are read for the first time
+    using shares = std::array<double, N_SOURCES>;
+
+    std::vector<double>   m_pass_us;  // by tokens, 0 where not measured yet
+    std::vector<uint64_t> m_n_passes;
+    shares                m_right[2];  // of guesses, that of a greedy text and that of one that is drawn
+    bool                  m_is_drawn = false;
+    size_t                m_warming;  // passes that are not measured: pages are read for the first time
 
     double pass_us(size_t n) const;
 };

@@ -28,6 +28,9 @@ class passes {
     // tokens of a pass
     size_t max() const { return m_length.max(); }
 
+    // whether the tokens are drawn
+    void set_drawn(bool is_drawn) { m_length.set_drawn(is_drawn); }
+
     // whether the last pass had a token at its position
     bool has(int32_t token, int32_t pos) const;
 

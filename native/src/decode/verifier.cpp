@@ -41,6 +41,7 @@ void verifier::begin(const llama_sampler * samplers) {
     if (m_chain->can_decide_on_part() && !m_no_drafts) {
         m_growth.read(m_session.text(), static_cast<size_t>(std::max(m_pos, 0)));
     }
+    m_passes.set_drawn(!m_chain->is_greedy());
     m_is_first = true;
 }
 
