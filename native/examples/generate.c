@@ -22,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #ifdef __GLIBC__
-#include <malloc.h>
+#    include <malloc.h>
 #endif
 
 // everything that has to be freed, in the order in which it is made
@@ -290,11 +290,11 @@ int main(int argc, char ** argv) {
     }
     llama_log_set(log_errors, NULL);
     llama_backend_init();
-    struct program s = {0};
+    struct program s      = {0};
     const bool     verify = strcmp(argv[3], "exact") == 0;
     const bool     done   = ok(&s, vt_check_runtime(s.err, sizeof(s.err))) && open_vocabulary(&s, argv[2]) && choose_static_set(&s, argv[3]) &&
-                      tokenize(&s, argv[4]) && keep_pieces(&s, verify) && open_core(&s, argv[1], n_predict, n_threads) &&
-                      generate(&s, n_predict, verify);
+                            tokenize(&s, argv[4]) && keep_pieces(&s, verify) && open_core(&s, argv[1], n_predict, n_threads) &&
+                            generate(&s, n_predict, verify);
     close_all(&s);
     llama_backend_free();
     return done ? 0 : 1;
