@@ -1,21 +1,20 @@
-"""Conversations: replies, commands, files, pipes and a terminal."""
+"""Conversations: replies, commands, files and pipes."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chats import GREEDY, piped, say
 
 from vocabtailor_gguf import TailoredLlama, TokenSet, VocabTailorError
 from vocabtailor_gguf.chat.commands import Commands, Quit
@@ -23,8 +22,6 @@ from vocabtailor_gguf.chat.conversation import Conversation
 from vocabtailor_gguf.cli import _color, chat, main
 from vocabtailor_gguf.errors import BadFileError, UnsupportedError
 from vocabtailor_gguf.runtime.session import Session
-
-GREEDY = {"temperature": 0.0, "max_tokens": 8}
 
 
 @pytest.fixture
@@ -34,10 +31,6 @@ def llm(tiny_split: Callable[[str], Any]) -> Iterator[TailoredLlama]:
         TailoredLlama(tiny_split("qwen2").core, n_ctx=256, n_threads=1, verbose=False)
     ) as llm:
         yield llm
-
-
-def say(conversation: Conversation, text: str) -> str:
-    return "".join(conversation.reply(text))
 
 
 def test_replies_are_those_of_chat_completions(llm: TailoredLlama) -> None:
@@ -324,29 +317,7 @@ def test_another_mode_keeps_the_text(llm: TailoredLlama) -> None:
         assert len(conversation.messages) == 2
 
 
-def test_what_was_learned_outlives_a_mode(
-    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
-    core = str(tiny_split("qwen2").core)
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
-    kept = []
-    for lines in ("hello\n", "hello\n/mode full\n/mode exact\nhello again\n"):
-        piped(monkeypatch, lines)
-        assert main(asked) == 0
-        (file,) = (tmp_path / "learned").iterdir()
-        kept.append(set(TokenSet.load(file).ids.tolist()))
-        file.unlink()
-    first, both = kept
-    assert first < both
-
-
 # ---- without a terminal ----
-
-
-def piped(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
-    data = text.encode() if isinstance(text, str) else text
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
 def test_lines_of_a_pipe(
@@ -388,243 +359,6 @@ def test_a_system_prompt_that_is_not_utf8(
     asked = ["chat", "-m", str(tiny_split("qwen2").core), "-c", "256", "--no-learn"]
     assert main([*asked, "-sys", "a\udcff"]) == 1
     assert "--system: byte 0xff at 1, expected UTF-8" in capsys.readouterr().err
-
-
-def test_a_chat_learns(
-    tiny_split: Callable[[str], Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    learned = tmp_path / "l.tokens.json"
-    core = str(tiny_split("qwen2").core)
-    piped(monkeypatch, "hello\n/mode full\n")
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--learn", str(learned)]
-    assert main(asked) == 1  # the mode stays
-    assert "--learn" in capsys.readouterr().err
-    assert len(TokenSet.load(learned)) > 0
-
-
-def test_what_was_learned_outlives_a_set(
-    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another set changes neither what is kept of the one before nor what it is kept of."""
-    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
-    core = str(tiny_split("qwen2").core)
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
-    other = tmp_path / "other.tokens.json"
-    TokenSet(range(300, 320), provenance={"learned": {"300": 50.0, "301": 50.0}}).save(other)
-    kept = []
-    for lines in ("hello\n", f"hello\n/set {other}\n/reset\n"):
-        piped(monkeypatch, lines)
-        assert main(asked) == 0
-        (file,) = (tmp_path / "learned").iterdir()
-        kept.append(dict(TokenSet.load(file).provenance["learned"]))
-        file.unlink()
-    assert kept[0] and kept[0] == kept[1]
-
-
-def test_a_set_joins_what_is_learned_into_a_file(
-    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learned, other = tmp_path / "l.tokens.json", tmp_path / "other.tokens.json"
-    TokenSet(range(300, 320)).save(other)
-    core = str(tiny_split("qwen2").core)
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5", "--seed", "5"]
-    found = []
-    for lines in ("hello\n", f"hello\n/set {other}\n/reset\n", "/set\nhello\n/reset\n"):
-        piped(monkeypatch, lines)
-        assert main([*asked, "--learn", str(learned)]) == 0
-        found.append(set(TokenSet.load(learned).ids.tolist()))
-    assert found[0] < found[1] and set(range(300, 320)) <= found[1] <= found[2]
-
-
-def test_other_modes_see_nothing_of_what_was_learned(
-    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
-    core, given = str(tiny_split("qwen2").core), tmp_path / "given.tokens.json"
-    TokenSet(range(300, 320)).save(given)
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5"]
-    piped(monkeypatch, "hello\n")
-    assert main([*asked, "--seed", "5"]) == 0
-    capfd.readouterr()
-    piped(monkeypatch, "/mode tailored\n")
-    assert main([*asked, "--token-set", str(given)]) == 0
-    after = capfd.readouterr().err
-    piped(monkeypatch, "/mode tailored\n")
-    assert main([*asked, "--token-set", str(given), "--mode", "tailored"]) == 0
-    assert capfd.readouterr().err == after and "mode tailored" in after
-
-
-def test_a_chat_learns_by_itself(
-    tiny_split: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    monkeypatch.setenv("VOCABTAILOR_CACHE", str(tmp_path))
-    core = str(tiny_split("qwen2").core)
-    asked = ["chat", "-m", core, "-c", "256", "-t", "1", "-n", "40", "--temp", "1.5"]
-    given = tmp_path / "given.tokens.json"
-    TokenSet(range(300, 320)).save(given)
-
-    def says(*more: str) -> str:
-        piped(monkeypatch, "hello\n")
-        assert main([*asked, *more]) == 0
-        return str(capfd.readouterr().out)
-
-    first = says("--no-learn", "--seed", "5")
-    assert not (tmp_path / "learned").exists()
-    assert says("--seed", "5") == first
-    (kept,) = (tmp_path / "learned").iterdir()
-    learned = TokenSet.load(kept)
-    assert len(learned) > 0
-    assert {str(i) for i in learned.ids} == set(learned.provenance["learned"])
-    assert says("--seed", "5") == first  # and drafts with it
-    assert says("--seed", "6", "--token-set", str(given)) != first
-    assert {str(i) for i in TokenSet.load(kept).ids} == set(
-        TokenSet.load(kept).provenance["learned"]
-    )
-    for damaged in ("{", '{"format": "other"}'):
-        kept.write_text(damaged, encoding="utf-8")
-        assert says("--seed", "5") == first
-        TokenSet.load(kept)
-    assert main(["cache", "list"]) == 0
-    assert "learned by chats" in capfd.readouterr().out
-    assert main(["cache", "clear"]) == 0
-    assert "0 models" in capfd.readouterr().out
-    assert not (tmp_path / "learned").exists()
-    (tmp_path / "learned").touch()  # nothing can be kept there
-    assert says("--seed", "5") == first
-
-
-# ---- a terminal ----
-
-
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Any]]:
-    """Return a function that starts vocabtailor chat on a terminal."""
-    if sys.platform == "win32":
-        pytest.skip("has no pseudo-terminals")
-    from terminals import Terminal
-
-    script = Path(sys.executable).with_name("vocabtailor")
-    with contextlib.ExitStack() as stack:
-
-        def start(
-            model: object, *options: object, cwd: Path | None = None, **environment: str
-        ) -> Terminal:
-            command = [script, "chat", "-m", model, "-c", 256, "-t", 1, "--temp", 0, *options]
-            screen = Terminal(command, cwd=cwd, **environment)
-            return stack.enter_context(contextlib.closing(screen))
-
-        yield start
-
-
-def test_keys(
-    tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
-) -> None:
-    pytest.importorskip("prompt_toolkit")
-    saved, history = tmp_path / "t.json", tmp_path / "history"
-    screen = terminal(tiny_split("qwen2").core, "-n", 4, "--history", history)
-    screen.wait_for("/help lists commands")
-    screen.wait_for("> ")
-    screen.type("hello\x1b\rworld\r")  # Alt-Enter
-    screen.wait_for("the reply was cut")
-    screen.wait_for("> ")
-    screen.type("helo\x1b[Dl\r")  # the left arrow
-    screen.wait_for("the reply was cut")
-    screen.wait_for("> ")
-    screen.type("/none\r")
-    assert "/help lists them" in screen.wait_for("space before it")
-    screen.wait_for("> ")
-    screen.type("what was typed\x03")  # Ctrl-C clears the line
-    screen.wait_for("Ctrl-D ends")
-    screen.wait_for("> ")
-    screen.type("/sav\t")
-    screen.wait_for("/save")
-    screen.type(f" {saved}\r")
-    screen.wait_for("4 messages")
-    screen.wait_for("> ")
-    screen.type("\x04")
-    assert screen.wait() == 0
-    assert "\x1b[2m" in screen.raw
-    messages = json.loads(saved.read_text("utf-8"))["messages"]
-    assert [messages[i]["content"] for i in (0, 2)] == ["hello\nworld", "hello"]
-    assert "+hello" in history.read_text("utf-8")
-
-
-def test_no_color(tiny_split: Callable[[str], Any], terminal: Callable[..., Any]) -> None:
-    screen = terminal(tiny_split("qwen2").core, NO_COLOR="1")
-    screen.wait_for("/help lists commands")
-    screen.wait_for("> ")
-    screen.type("/quit\r")
-    assert screen.wait() == 0
-    assert "\x1b[2m" not in screen.raw
-    assert "\x1b[36m" not in screen.raw
-
-
-def test_a_history_that_cannot_be_written(
-    tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
-) -> None:
-    screen = terminal(tiny_split("qwen2").core, "--history", tmp_path / "none" / "history")
-    screen.wait_for("history: cannot be written: No such file or directory")
-    assert screen.wait() == 1
-
-
-def test_without_the_editor(
-    tiny_split: Callable[[str], Any], tmp_path: Path, terminal: Callable[..., Any]
-) -> None:
-    (tmp_path / "prompt_toolkit.py").write_text("raise ImportError", encoding="utf-8")
-    screen = terminal(tiny_split("qwen2").core, "-n", 4, PYTHONPATH=str(tmp_path))
-    assert "vocabtailor_gguf[chat]" in screen.wait_for("> ")
-    screen.type("hello\n")
-    screen.wait_for("the reply was cut")
-    screen.wait_for("> ")
-    time.sleep(0.5)  # readline misses a signal between its prompt and its select
-    screen.type("\x03")
-    screen.wait_for("Ctrl-D ends")
-    screen.type("\x04")
-    assert screen.wait() == 0
-
-
-# ---- a real model ----
-
-
-@pytest.mark.model
-def test_a_reply_is_stopped_by_a_key(smollm2_split: Any, terminal: Callable[..., Any]) -> None:
-    screen = terminal(smollm2_split.core, "-c", 1024)
-    screen.wait_for("> ")
-    screen.type("Write a very long story.\r")
-    screen.wait_for(" the ")
-    screen.type("\x03")
-    screen.wait_for("stopped")
-    screen.wait_for("> ")
-    screen.type("/reset\r")  # else the model may repeat the reply, and end it where it was stopped
-    screen.wait_for("a new conversation")
-    screen.type("Write a very long story.\r")
-    screen.wait_for(" the ")
-    screen.type("\x03")
-    screen.wait_for("stopped")
-    screen.wait_for("> ")
-    screen.type("/stats\r")
-    screen.wait_for("rejected")
-    screen.wait_for("> ")
-    screen.type("Tell it.\r")
-    for seen in ("Tell it.", "\n", "e"):  # of the reply, not of what was typed
-        screen.wait_for(seen)
-    for _ in range(3):  # someone is in a hurry
-        screen.type("\x03")
-        time.sleep(0.005)
-    screen.wait_for("stopped")
-    screen.wait_for("> ")
-    screen.type("/reset\r")
-    screen.wait_for("a new conversation")
-    screen.type("Write a very long story.\r")
-    screen.wait_for(" the ")
-    screen.type("\x03")
-    screen.wait_for("stopped")
-    screen.wait_for("> ")
-    screen.type("/quit\r")
-    assert screen.wait() == 0
 
 
 @pytest.mark.model
@@ -680,26 +414,14 @@ def test_a_loaded_conversation_of_a_real_model(
 
 
 @pytest.mark.model
-def test_saved_in_one_program_and_loaded_in_another(
-    smollm2_split: Any, tmp_path: Path, terminal: Callable[..., Any]
-) -> None:
-    def talk(*lines: str) -> None:
-        screen = terminal(smollm2_split.core, "-c", 512, "-n", 12, "--temp", 0.9, cwd=tmp_path)
-        for line in lines:
-            screen.wait_for("> ")
-            screen.type(f"{line}\r")
-            screen.wait_for(" messages" if line.startswith("/") else "\r\n")
-            if not line.startswith("/"):
-                screen.wait_for("the reply was cut")
-        screen.wait_for("> ")
-        screen.type("/quit\r")
-        assert screen.wait() == 0
-
-    talk("Name three fruits.", "/save a.json", "Tell a story.", "/save b.json")
-    talk("/load a.json", "Tell a story.", "/save c.json")
-    for suffix in ("", ".state"):
-        b, c = (tmp_path / f"{name}.json{suffix}" for name in "bc")
-        assert b.read_bytes() == c.read_bytes()
+def test_as_a_command(smollm2_split: Any) -> None:
+    script = Path(sys.executable).with_name("vocabtailor")
+    done = subprocess.run(
+        [script, "chat", "-m", smollm2_split.core, "--temp", "0", "-n", "16", "-t", "2"],
+        input="Name three fruits.\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Banana" in done.stdout
 
 
 @pytest.mark.model
@@ -713,14 +435,3 @@ def test_a_chat_remembers(smollm2_split: Any) -> None:
         new = llm.n_tokens - n_text
         # but for the end of the last reply, and a draft of exact mode, nothing is decoded twice
         assert llm.stats.tokens - before <= new + 24
-
-
-@pytest.mark.model
-def test_as_a_command(smollm2_split: Any) -> None:
-    script = Path(sys.executable).with_name("vocabtailor")
-    done = subprocess.run(
-        [script, "chat", "-m", smollm2_split.core, "--temp", "0", "-n", "16", "-t", "2"],
-        input="Name three fruits.\n", capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "Banana" in done.stdout

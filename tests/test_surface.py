@@ -337,6 +337,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "active_ids": lambda m: m.active_ids,
     "stats": lambda m: m.stats,
     "memory_report": lambda m: m.memory_report(),
+    "load_ms": lambda m: m.load_ms,
     "audit_report": lambda m: m.audit_report(),
     "set_token_set": lambda m: m.set_token_set(None),
     "learned_token_set": lambda m: m.learned_token_set(),

@@ -193,7 +193,7 @@ class TailoredLlama(
                 lambda: self._load_vocabulary(vocab, kwargs, undo),
             )
             self._engine, self._tokenizer_bytes = loaded.engine, loaded.tokenizer_bytes
-            self._load_ms = loaded.ms  # by part
+            self._load_ms = loaded.ms
             undo.callback(self._engine.close)
             self.model_params, self._c_tensor_split = told.model_params, told._c_tensor_split
             self._session_options = {
@@ -249,9 +249,8 @@ class TailoredLlama(
     ) -> Any:
         """Let ``llama_cpp.Llama`` load the store as a model that is only a vocabulary; return that.
 
-        So all that concerns text is its own. It reads all arguments into parameter structs, which
-        the core then gets. It is given a batch of one token because it sizes its (n_batch, n_vocab)
-        scores by it.
+        So all that concerns text is its own. It is given a batch of one token because it sizes its
+        (n_batch, n_vocab) scores by it.
         """
         sizes = {name: kwargs.get(name, 512) for name in ("n_ctx", "n_batch", "n_ubatch")}
         of_vocabulary: dict[str, Any] = {

@@ -40,7 +40,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         llm = load(job, n_ctx)
         if job["part"] == "start":
             result["load_ns"] = time.perf_counter_ns() - begin
-            result["load_ms"] = llm._load_ms if isinstance(llm, TailoredLlama) else {}
+            result["load_ms"] = llm.load_ms if isinstance(llm, TailoredLlama) else {}
             llm.eval(job["text_tokens"])
             llm.sample(temp=0.0)
             result |= {"ns": time.perf_counter_ns() - begin, "read": _bytes_read() - read}

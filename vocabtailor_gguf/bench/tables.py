@@ -262,8 +262,8 @@ def steady_table(steady: Sequence[SteadyRow], *, with_way: bool = True) -> Table
 
 
 def _speed(row: Row) -> str:
-    deviation = statistics.stdev(row.speeds) if len(row.speeds) > 1 else 0.0
-    return f"{statistics.mean(row.speeds):.1f} ± {deviation:.1f}"
+    mean = f"{statistics.mean(row.speeds):.1f}"
+    return mean if len(row.speeds) == 1 else f"{mean} ± {statistics.stdev(row.speeds):.1f}"
 
 
 def _ratio(value: float | None) -> str:

@@ -167,6 +167,13 @@ class Reports(SessionOwner):
     """Counters, memory, audits: a part of TailoredLlama."""
 
     _tokenizer_bytes: int
+    _load_ms: dict[str, float]
+
+    @property
+    def load_ms(self) -> dict[str, float]:
+        """Time of each part of loading by its name, in ms; they were loaded side by side."""
+        self._text.check_open()
+        return dict(self._load_ms)
 
     @property
     def stats(self) -> Stats:

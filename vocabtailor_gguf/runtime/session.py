@@ -165,8 +165,7 @@ class Session:
         with self.lock:
             self.check_open()
             self.head.set_static(ids)
-            self._add_prompt(self._prompt)
-            self.head.append(self.text)
+            self._add_text()
 
     def active_ids(self) -> npt.NDArray[np.int32]:
         """Return the (K,) int32 ids of the active set, in row order."""
@@ -193,22 +192,26 @@ class Session:
         """Let (n,) tokens join the static rows, after those that are there, and watch them."""
         with self.lock:
             self.check_open()
-            static = self.head.ids()[: self.head.n_static]
-            new = np.setdiff1d(tokens, static)
-            if new.size:
-                self.set_static(np.concatenate([static, new]))
-            if self.verifier is not None:
-                self.verifier.watch([*self.verifier.watched(), *tokens.tolist()])
+            if self._join(tokens).size:
+                self._add_text()
+            self._watch_too(tokens)
 
-    def _keep_learned(self) -> None:
-        """Let tokens that were lacked join the static rows, after those that are there."""
-        if self.verifier is None:
-            return
-        static = self.head.ids()
-        new = np.setdiff1d(np.fromiter(self.verifier.missed(), dtype=np.int32), static)
+    def _join(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Let (n,) tokens join the static rows; return those that did, at the text's rows' cost."""
+        static = self.head.ids()[: self.head.n_static]
+        new = np.setdiff1d(tokens, static)
         if new.size:
             self.head.set_static(np.concatenate([static, new]))
-            self.verifier.watch([*self.verifier.watched(), *new.tolist()])
+        return new
+
+    def _watch_too(self, tokens: npt.NDArray[np.int32]) -> None:
+        if self.verifier is not None and tokens.size:
+            self.verifier.watch([*self.verifier.watched(), *tokens.tolist()])
+
+    def _add_text(self) -> None:
+        """Add the rows of the live request's prompt and of the text."""
+        self._add_prompt(self._prompt)
+        self.head.append(self.text)
 
     def _add_prompt(self, ids: npt.NDArray[np.int32]) -> int:
         """Add a prompt's tokens, what a bias raises, and other forms; return how many lacked."""
@@ -461,8 +464,9 @@ class Session:
             if self._owns_text and self.verifier is not None:
                 self.verifier.rewind(self.verifier.n_past)
             self.head.reset()
-            if self._learn:
-                self._keep_learned()
+            if self._learn and self.verifier is not None:
+                lacked = np.fromiter(self.verifier.missed(), dtype=np.int32)
+                self._watch_too(self._join(lacked))
 
     # ---- chains without a request, as llama_cpp.Llama.sample has them ----
 
