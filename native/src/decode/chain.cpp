@@ -1,6 +1,7 @@
 #include "decode/chain.h"
 
 #include "base/error.h"
+#include "decode/grammar_mask.h"
 
 #include <algorithm>
 #include <cmath>
@@ -84,7 +85,7 @@ chain::chain(const chain & other)
 }
 
 void chain::find_selector(const known_samplers & known) {
-    bool done = false, is_next = false, is_hidden = false;
+    bool done = false, is_next = false, is_hidden = false, is_grammar = false;
     for (int i = 0; i < llama_sampler_chain_n(m_samplers); i++) {
         llama_sampler *      s = llama_sampler_chain_get(m_samplers, i);
         const sampler_traits t = known.find(s);
@@ -113,6 +114,7 @@ void chain::find_selector(const known_samplers & known) {
             is_hidden           = is_hidden || t.kind == sampler_kind::modifier || t.kind == sampler_kind::grammar;
             m_plan->n_modifiers = i + 1;
             m_plan->n_decided   = i + 1;
+            is_grammar          = t.kind == sampler_kind::grammar;
             continue;
         case sampler_kind::greedy: m_plan->select = selector::greedy; break;
         case sampler_kind::top_k:
@@ -138,6 +140,7 @@ void chain::find_selector(const known_samplers & known) {
         }
         done = true;
     }
+    m_plan->masks_best = is_grammar && (m_plan->select == selector::greedy || m_plan->select == selector::top_k || m_plan->select == selector::min_p);
     // an order of candidates means nothing to what draws none of them
     m_plan->is_ordered = m_plan->is_ordered && m_plan->ends_in_order;
 }
@@ -230,6 +233,19 @@ void chain::apply_bias(llama_sampler * bias, candidates & c) const {
     }
 }
 
+void chain::apply_modifier(int i, candidates & c) const {
+    const plan &    p = *m_plan;
+    llama_sampler * s = llama_sampler_chain_get(m_samplers, i);
+    if (std::find(p.biases.begin(), p.biases.end(), i) != p.biases.end()) {
+        apply_bias(s, c);
+    } else if (p.masks_best && i + 1 == p.n_modifiers) {
+        mask_best(*s, p.select == selector::top_k ? p.k : 1, p.reach, c);
+    } else {
+        llama_token_data_array cur = view(c);
+        llama_sampler_apply(s, &cur);
+    }
+}
+
 template <typename F> void chain::attempt(F && step) {
     bool & has_failed = is_borrowed() ? m_plan->has_failed : m_has_failed;
     if (has_failed) {
@@ -249,13 +265,7 @@ template <typename F> void chain::attempt(F && step) {
 void chain::modify(candidates & c) {
     attempt([&] {
         for (int i = 0; i < m_plan->n_modifiers; i++) {
-            llama_sampler * s = llama_sampler_chain_get(m_samplers, i);
-            if (std::find(m_plan->biases.begin(), m_plan->biases.end(), i) != m_plan->biases.end()) {
-                apply_bias(s, c);
-            } else {
-                llama_token_data_array cur = view(c);
-                llama_sampler_apply(s, &cur);
-            }
+            apply_modifier(i, c);
         }
     });
 }

@@ -49,12 +49,16 @@ class chain {
     // whether the caller's own samplers decide: what they have decided or accepted cannot be taken back
     bool is_borrowed() const { return m_owned == nullptr; }
 
+    // whether a decision on the whole vocabulary takes less time in steps than at once
+    bool masks_best() const { return m_plan->masks_best; }
+
     // its first grammar, of those that are cloned; NULL where there is none
     const llama_sampler * grammar() const;
 
     // The decision in three steps, none of which accepts a token. Modifiers change single logits, so candidates may be
-    // modified in parts. After an error that a sampler has thrown, here or in accept, its state is unknown: all further
-    // steps are errors, and a copy from before has to go on.
+    // modified in parts. A grammar that comes last is asked about the best alone, and candidates that the selector cannot keep
+    // are dropped. After an error that a sampler has thrown, here or in accept, its state is unknown: all further steps are
+    // errors, and a copy from before has to go on.
     void modify(candidates & c);
 
     // keeps those that the selector may keep, by id, and gives the logit from which on another candidate could matter;
@@ -98,6 +102,7 @@ class chain {
         std::vector<int> biases;  // of the modifiers
         bool             has_grammar = false;
         int              grammar     = -1;     // sampler of a cloned chain
+        bool             masks_best  = false;  // a grammar is the last modifier, and the selector keeps the best few
         bool             has_failed  = false;  // the caller's samplers, which all copies share
         candidates       by_id;  // every token at the place of its id, as biases want them; what a copy leaves here is of no use to others
     };
@@ -111,6 +116,7 @@ class chain {
     void                       follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_next);
     void                       add_changed(const llama_sampler * s, size_t n, std::vector<int32_t> & ids) const;
     void                       make_places(size_t n) const;
+    void                       apply_modifier(int i, candidates & c) const;
     void                       apply_bias(llama_sampler * bias, candidates & c) const;
     template <typename F> void attempt(F && step);
 };

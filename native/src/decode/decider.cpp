@@ -169,12 +169,26 @@ int32_t decider::decide_on_all(chain & c, const step & s) {
         }
     }
     stopwatch watch(m_stats.t_sample_us);
+    m_stats.n_whole++;
+    if (c.masks_best()) {
+        float  threshold = 0.0f;
+        double weight    = 0.0;
+        list_all();
+        c.modify(m_candidates);
+        if (c.select(m_candidates, threshold, weight)) {
+            return c.choose(m_candidates);
+        }
+    }
+    list_all();
+    return c.decide_on_all(m_candidates);
+}
+
+// candidates of all logits
+void decider::list_all() {
     m_candidates.resize(n_vocab());
     for (size_t i = 0; i < n_vocab(); i++) {
         m_candidates[i] = {static_cast<int32_t>(i), m_logits[i], 0.0f};
     }
-    m_stats.n_whole++;
-    return c.decide_on_all(m_candidates);
 }
 
 }  // namespace vt

@@ -75,6 +75,7 @@ class decider {
 
     int32_t n_threads() const { return llama_n_threads(m_session.context()); }
     size_t  n_vocab() const { return static_cast<size_t>(m_session.get_store()->info().n_vocab); }
+    void    list_all();
     void    fill(head & h, chain & c, const float * hidden);
     void    note_changes(step & s, const std::vector<int32_t> & ids) const;
     bool    settle(chain & c, step & s, const std::vector<int32_t> & rows, const finding & found, int32_t & token);
