@@ -31,7 +31,7 @@ void verifier::begin(const llama_sampler * samplers) {
     std::unique_ptr<chain>     c(new chain(samplers));
     const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
     active().append(ids.data(), ids.size());
-    if (!m_decider.can_draft(*c)) {
+    if (m_no_drafts || !m_decider.can_draft(*c)) {
         m_whole.expect_logits();
     }
     end();
