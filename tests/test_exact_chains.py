@@ -105,34 +105,6 @@ def test_chains(pair: Callable[..., Pair], name: str) -> None:
     assert tokens[0] == tokens[1]
 
 
-GRAMMARS = {
-    "most tokens": "root ::= [^qxz]*",
-    "a part": "root ::= [a-d ]*",
-    "a letter": 'root ::= "e"*',
-    "anything": "root ::= .*",
-}
-SELECTORS: dict[str, list[Make]] = {
-    "greedy": [greedy],
-    "top-k": [top_k, made("temp", 1.5), dist],
-    "large top-k": [made("top_k", 900), dist],
-    "min-p": [made("min_p", 1e-3, 1), dist],
-}
-
-
-@pytest.mark.parametrize("selector", SELECTORS)
-@pytest.mark.parametrize("grammar", GRAMMARS)
-def test_grammars(pair: Callable[..., Pair], grammar: str, selector: str) -> None:
-    """It is asked about the best tokens only, among which there may be too few that it takes."""
-    both = pair("llama", {"n_vocab": N_VOCAB}, token_set=SOME)
-    tokens = []
-    for llm in (both.stock, both.exact):
-        asked = made("grammar", llm._model.vocab, GRAMMARS[grammar].encode(), b"root")
-        before = [bias((700, -3.0), (5500, 2.0)), penalties(32, 1.1, 0.2, 0.0)]
-        give_chain(llm, [*before, asked, *SELECTORS[selector]])
-        tokens.append([take(llm, prompt, 60) for prompt in PROMPTS])
-    assert tokens[0] == tokens[1]
-
-
 @pytest.mark.parametrize("args", [(64, 1.0, -2.0, 0.0), (256, 1.0, 0.0, -4.0), (64, 0.3, 0.0, 0.0)])
 def test_penalties_that_raise(tiny: Any, tmp_path: Any, args: tuple[float, ...]) -> None:
     """Tokens come back that were decided on all logits, because of equal ones among the best."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -402,6 +403,8 @@ class TailoredLlama(
     ) -> Any:
         asked = Asked.of(logits_processor)
         chain = super()._init_sampler(*args, **kwargs)
+        given = inspect.signature(super()._init_sampler).bind(*args, **kwargs).arguments
+        chain.text_grammar = backend.names_no_token(given.get("grammar"))
         if not asked:
             return backend.with_bias(chain, asked.bias, self.store.n_vocab)
         # a bias comes after the processors, as in llama_cpp.Llama

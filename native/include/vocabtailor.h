@@ -403,6 +403,10 @@ void      vt_verifier_free(vt_verifier * v);
  * Tokens that the chain has accepted before must be in the head's set, or its penalties must not raise logits. */
 vt_status vt_verifier_begin(vt_verifier * v, const struct llama_sampler * chain, char * err, size_t n_err);
 
+/* whether grammars of chains name no tokens by id or as a whole (<[1000]>, <think>), only texts; false at first. What they allow
+ * is found sooner then, where that is little. */
+vt_status vt_verifier_text_grammars(vt_verifier * v, bool are, char * err, size_t n_err);
+
 /* drop the chain, and drafts that were not given: session and text are as if there had been none */
 vt_status vt_verifier_end(vt_verifier * v, char * err, size_t n_err);
 

@@ -60,13 +60,19 @@ class Verifier:
         self._handle: Any = native.ffi.gc(out[0], native.lib().vt_verifier_free)
         self._needs: Any = (session.handle, whole.handle)  # live as long as this
 
-    def begin(self, chain: Any) -> None:
+    def begin(self, chain: Any, *, text_grammar: bool = False) -> None:
         """Begin a request with a ctypes llama_sampler chain, which is cloned.
+
+        Args:
+            chain: The chain.
+            text_grammar: Its grammars name no tokens (``<think>``, ``<[1000]>``), only texts: what
+                they allow is found sooner.
 
         Raises:
             VocabTailorError: A sampler cannot be cloned.
         """
         pointer = native.pointer("struct llama_sampler *", chain)
+        native.call("vt_verifier_text_grammars", self._handle, text_grammar)
         native.call("vt_verifier_begin", self._handle, pointer)
 
     def end(self) -> None:

@@ -149,6 +149,11 @@ def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:
             raise ContextError(f"no context with {asked}: {reason(log)}") from e
 
 
+def names_no_token(grammar: Any) -> bool:
+    """Whether a ``llama_cpp.LlamaGrammar`` has no ``<token>``, only texts."""
+    return grammar is not None and "<" not in grammar._grammar
+
+
 def with_bias(chain: Any, bias: Mapping[int, float], n_vocab: int) -> Any:
     """Return a chain that adds to the logits of some tokens, then goes on as `chain`.
 
@@ -176,6 +181,7 @@ def move_samplers(source: Any, target: Any) -> Any:
         moved = llama_cpp.llama_sampler_chain_remove(source.sampler, 0)
         llama_cpp.llama_sampler_chain_add(target.sampler, moved)
     source.close()
+    target.text_grammar = getattr(source, "text_grammar", False)
     return target
 
 

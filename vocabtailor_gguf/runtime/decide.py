@@ -81,7 +81,7 @@ class Verified:
 
     def begin(self, chain: Any) -> None:
         """Clone the chain."""
-        self._verifier.begin(chain.sampler)
+        self._verifier.begin(chain.sampler, text_grammar=getattr(chain, "text_grammar", False))
 
     def next(self, chain: Any, left: int | None) -> Step:
         """Return the next proved token; a block is drafted where none is left."""

@@ -197,7 +197,7 @@ class Session:
             self._watch_too(tokens)
 
     def _join(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """Let (n,) tokens join the static rows; return those that did, at the text's rows' cost."""
+        """Let (n,) tokens join the static rows; return those that did."""
         static = self.head.ids()[: self.head.n_static]
         new = np.setdiff1d(tokens, static)
         if new.size:

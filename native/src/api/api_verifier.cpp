@@ -45,6 +45,14 @@ VT_EXPORT vt_status vt_verifier_begin(vt_verifier * v, const struct llama_sample
     });
 }
 
+VT_EXPORT vt_status vt_verifier_text_grammars(vt_verifier * v, bool are, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(v != nullptr, "verifier must not be NULL");
+        const lock l(v);
+        v->impl.set_text_grammars(are);
+    });
+}
+
 VT_EXPORT vt_status vt_verifier_end(vt_verifier * v, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr, "verifier must not be NULL");

@@ -81,7 +81,7 @@ chain::chain(const llama_sampler * samplers) : m_samplers(const_cast<llama_sampl
 
 chain::chain(const chain & other)
     : m_owned(other.is_borrowed() ? nullptr : llama_sampler_clone(other.m_samplers)), m_samplers(m_owned ? m_owned.get() : other.m_samplers),
-      m_plan(other.m_plan), m_has_failed(other.m_has_failed) {
+      m_plan(other.m_plan), m_has_failed(other.m_has_failed), m_last(other.m_last) {
 }
 
 void chain::find_selector(const known_samplers & known) {
@@ -140,7 +140,7 @@ void chain::find_selector(const known_samplers & known) {
         }
         done = true;
     }
-    m_plan->masks_best = is_grammar && (m_plan->select == selector::greedy || m_plan->select == selector::top_k || m_plan->select == selector::min_p);
+    m_plan->is_late    = is_grammar && (m_plan->select == selector::greedy || m_plan->select == selector::top_k || m_plan->select == selector::min_p);
     // an order of candidates means nothing to what draws none of them
     m_plan->is_ordered = m_plan->is_ordered && m_plan->ends_in_order;
 }
@@ -162,6 +162,10 @@ void chain::follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_nex
 
 const llama_sampler * chain::grammar() const {
     return m_plan->grammar < 0 ? nullptr : llama_sampler_chain_get(m_samplers, m_plan->grammar);
+}
+
+llama_sampler * chain::late_grammar() const {
+    return m_plan->is_late ? llama_sampler_chain_get(m_samplers, m_plan->n_modifiers - 1) : nullptr;
 }
 
 // Entries that cancel one another change a logit only by what is rounded off in between, up or down: such a token is
@@ -233,13 +237,13 @@ void chain::apply_bias(llama_sampler * bias, candidates & c) const {
     }
 }
 
-void chain::apply_modifier(int i, candidates & c) const {
+void chain::apply_modifier(int i, candidates & c) {
     const plan &    p = *m_plan;
     llama_sampler * s = llama_sampler_chain_get(m_samplers, i);
     if (std::find(p.biases.begin(), p.biases.end(), i) != p.biases.end()) {
         apply_bias(s, c);
-    } else if (p.masks_best && i + 1 == p.n_modifiers) {
-        mask_best(*s, p.select == selector::top_k ? p.k : 1, p.reach, c);
+    } else if (p.is_late && i + 1 == p.n_modifiers) {
+        m_allows_few = mask_best(*s, p.select == selector::top_k ? p.k : 1, p.reach, c);
     } else {
         llama_token_data_array cur = view(c);
         llama_sampler_apply(s, &cur);
@@ -302,6 +306,34 @@ bool chain::select(candidates & c, float & threshold) const {
         std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
         std::sort(logits.begin(), logits.end());
         return std::adjacent_find(logits.begin(), logits.end()) == logits.end();
+    }
+    return true;
+}
+
+bool chain::select_allowed(candidates & c, size_t n_vocab) const {
+    c.erase(std::remove_if(c.begin(), c.end(), [](const llama_token_data & x) { return !(x.logit > -INFINITY); }), c.end());
+    const size_t n = m_plan->select == selector::top_k ? std::min(m_plan->k, n_vocab) : 1;
+    if (c.size() >= n) {
+        float threshold = 0.0f;
+        return select(c, threshold);
+    }
+    const auto is_bad = [](const llama_token_data & x) { return !(x.logit < BUCKETS_END); };
+    if (c.empty() || std::any_of(c.begin(), c.end(), is_bad)) {
+        return false;
+    }
+    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; });
+    const auto is_equal = [](const llama_token_data & a, const llama_token_data & b) { return a.logit == b.logit; };
+    if (std::adjacent_find(c.begin(), c.end(), is_equal) != c.end()) {
+        return false;
+    }
+    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
+    const size_t n_allowed = c.size();
+    for (int32_t id = 0; c.size() < n; id++) {
+        const auto at = std::lower_bound(c.begin(), c.begin() + static_cast<std::ptrdiff_t>(n_allowed), id,
+                                         [](const llama_token_data & x, int32_t i) { return x.id < i; });
+        if (at == c.begin() + static_cast<std::ptrdiff_t>(n_allowed) || at->id != id) {
+            c.push_back({id, -INFINITY, 0.0f});
+        }
     }
     return true;
 }
@@ -402,6 +434,7 @@ void chain::accept(int32_t token, bool is_end) {
         }
     }
     attempt([&] { llama_sampler_accept(m_samplers, token); });
+    m_last = token;
 }
 
 }  // namespace vt

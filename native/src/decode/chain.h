@@ -49,8 +49,14 @@ class chain {
     // whether the caller's own samplers decide: what they have decided or accepted cannot be taken back
     bool is_borrowed() const { return m_owned == nullptr; }
 
-    // whether a decision on the whole vocabulary takes less time in steps than at once
-    bool masks_best() const { return m_plan->masks_best; }
+    // the grammar that is asked about the best candidates alone; NULL where there is none
+    llama_sampler * late_grammar() const;
+
+    // the token that it has accepted last, -1 before the first
+    int32_t last() const { return m_last; }
+
+    // whether it forbade most of the best candidates of those that were modified last
+    bool allows_few() const { return m_allows_few; }
 
     // its first grammar, of those that are cloned; NULL where there is none
     const llama_sampler * grammar() const;
@@ -67,6 +73,10 @@ class chain {
 
     // the same where tails are needed: keeps those that the selector is likely to keep, sorted; weight: of all in c
     bool select(candidates & c, float & threshold, double & weight) const;
+
+    // The same where c are all that late_grammar allows of n_vocab tokens: no other candidate matters. Of as many as the selector
+    // keeps on the whole vocabulary, those that are forbidden are any such, with logits of -INFINITY.
+    bool select_allowed(candidates & c, size_t n_vocab) const;
 
     // the rest of the chain on what was selected
     int32_t choose(candidates c, bool is_sorted = false);
@@ -102,7 +112,7 @@ class chain {
         std::vector<int> biases;  // of the modifiers
         bool             has_grammar = false;
         int              grammar     = -1;     // sampler of a cloned chain
-        bool             masks_best  = false;  // a grammar is the last modifier, and the selector keeps the best few
+        bool             is_late     = false;  // a grammar is the last modifier, and the selector keeps the best few
         bool             has_failed  = false;  // the caller's samplers, which all copies share
         candidates       by_id;  // every token at the place of its id, as biases want them; what a copy leaves here is of no use to others
     };
@@ -111,12 +121,14 @@ class chain {
     llama_sampler *       m_samplers;  // m_owned, or the caller's
     std::shared_ptr<plan> m_plan;
     bool                  m_has_failed = false;  // the clone
+    int32_t               m_last       = -1;
+    bool                  m_allows_few = false;
 
     void                       find_selector(const known_samplers & known);
     void                       follow_top_p(const llama_sampler * s, sampler_kind kind, bool is_next);
     void                       add_changed(const llama_sampler * s, size_t n, std::vector<int32_t> & ids) const;
     void                       make_places(size_t n) const;
-    void                       apply_modifier(int i, candidates & c) const;
+    void                       apply_modifier(int i, candidates & c);
     void                       apply_bias(llama_sampler * bias, candidates & c) const;
     template <typename F> void attempt(F && step);
 };

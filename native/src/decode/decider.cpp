@@ -10,6 +10,8 @@ namespace vt {
 
 namespace {
 
+constexpr size_t MOST_ALLOWED = 4096;  // by a grammar: more take longer than all logits
+
 // how far the best logit is ahead of the next one; infinite where it is the only one
 float lead(const candidates & c) {
     float best = -INFINITY, next = -INFINITY;
@@ -32,7 +34,8 @@ float behind(const candidates & c, int32_t token) {
 
 }  // namespace
 
-decider::decider(session & s, whole_head & whole, vt_verifier_stats & stats) : m_session(s), m_whole(whole), m_stats(stats), m_extra(*s.get_store()) {
+decider::decider(session & s, whole_head & whole, const llama_vocab & vocab, vt_verifier_stats & stats)
+    : m_session(s), m_whole(whole), m_stats(stats), m_extra(*s.get_store()), m_allowed(vocab) {
 }
 
 size_t decider::n_states(const step & s) const {
@@ -68,6 +71,12 @@ bool decider::select(chain & c, step & s) {
     head & h = *m_session.get_head();
     s.n_rows = h.ids().size();
     fill(h, c, s.hidden.data());
+    if (c.allows_few()) {
+        if (select_allowed(c, s)) {
+            return true;
+        }
+        fill(h, c, s.hidden.data());
+    }
     stopwatch watch(m_stats.t_sample_us);
     s.lead = lead(m_candidates);
     if (c.needs_tail()) {
@@ -80,12 +89,34 @@ bool decider::select(chain & c, step & s) {
     return true;
 }
 
+// Where a grammar allows few tokens at all, nothing else has to be known of the vocabulary.
+bool decider::select_allowed(chain & c, step & s) {
+    const std::vector<int32_t> ids = [&] {
+        stopwatch watch(m_stats.t_sample_us);
+        return m_allowed.find(*c.late_grammar(), c.last(), m_are_text, n_threads());
+    }();
+    if (ids.empty() || ids.size() > MOST_ALLOWED) {
+        return false;
+    }
+    m_extra.set_static(ids.data(), ids.size());
+    fill(m_extra, c, s.hidden.data());
+    stopwatch watch(m_stats.t_sample_us);
+    s.lead = lead(m_candidates);
+    if (!c.select_allowed(m_candidates, n_vocab())) {
+        return false;
+    }
+    s.kept.assign(m_candidates.begin(), m_candidates.end());
+    s.threshold = INFINITY;
+    s.is_all    = true;
+    return true;
+}
+
 int32_t decider::choose(chain & c, step & s) {
     stopwatch     watch(m_stats.t_sample_us);
     const int32_t token = c.needs_tail() ? c.guess(s.kept, s.threshold, s.weight) : c.choose(s.kept);
     const float   miss  = behind(s.kept, token);
     s.lead              = miss > 0.0f ? -miss : s.lead;
-    return token;
+    return std::isinf(miss) ? -1 : token;  // one that is forbidden may stand for another one
 }
 
 std::vector<finding> decider::find(const std::vector<step> & steps) {
@@ -128,14 +159,16 @@ int32_t decider::decide_again(chain & c, step & s, const std::vector<int32_t> & 
             return token;
         }
         m_whole.expect_logits();  // it will happen again
-    } else if (rows.empty()) {
-        return choose(c, s);
+    } else if (rows.empty() || s.is_all) {
+        if ((token = choose(c, s)) >= 0) {
+            return token;
+        }
     } else {
         m_extra.set_static(rows.data(), rows.size());
         fill(m_extra, c, s.hidden.data());
         s.kept.insert(s.kept.end(), m_candidates.begin(), m_candidates.end());
-        if (c.select(s.kept, s.threshold, s.weight)) {
-            return choose(c, s);
+        if (c.select(s.kept, s.threshold, s.weight) && (token = choose(c, s)) >= 0) {
+            return token;
         }
     }
     c = chain(s.before);
@@ -170,11 +203,16 @@ int32_t decider::decide_on_all(chain & c, const step & s) {
     }
     stopwatch watch(m_stats.t_sample_us);
     m_stats.n_whole++;
-    if (c.masks_best()) {
+    if (c.late_grammar() != nullptr) {
         float  threshold = 0.0f;
         double weight    = 0.0;
         list_all();
         c.modify(m_candidates);
+        if (m_candidates.size() == n_vocab()) {  // the grammar was asked about all of them
+            const auto is_before = [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; };
+            std::sort(m_candidates.begin(), m_candidates.end(), is_before);
+            return c.choose(m_candidates);
+        }
         if (c.select(m_candidates, threshold, weight)) {
             return c.choose(m_candidates);
         }

@@ -2,6 +2,7 @@
 // logits. The logits that decide are always those of ggml's product for one state, as in llama.cpp itself.
 #pragma once
 
+#include "decode/allowed_tokens.h"
 #include "decode/chain.h"
 #include "decode/listed.h"
 #include "decode/session.h"
@@ -24,6 +25,7 @@ struct step {
     int32_t            token     = -1;        // drafted, then verified
     size_t             n_rows    = 0;         // of the active set that has drafted it
     double             weight    = 0.0;       // of the active set, where the chain needs tails
+    bool               is_all    = false;     // a grammar allows nothing else than what was kept
     std::vector<moved> changed   = {};        // by modifiers, of the active set and of what was listed
 };
 
@@ -37,7 +39,10 @@ struct finding {
 class decider {
   public:
     // times and counts go to `stats`
-    decider(session & s, whole_head & whole, vt_verifier_stats & stats);
+    decider(session & s, whole_head & whole, const llama_vocab & vocab, vt_verifier_stats & stats);
+
+    // whether grammars name no tokens
+    void set_text_grammars(bool are) { m_are_text = are; }
 
     // whether the chain may decide on what a scan lists
     bool can_draft(const chain & c) const { return c.can_decide_on_part() && (!c.needs_tail() || m_whole.can_weigh()); }
@@ -47,7 +52,7 @@ class decider {
     // what the chain keeps of the active set; false where only all logits can tell, and the chain is not as before then
     bool select(chain & c, step & s);
 
-    // the active set's choice, after select
+    // the active set's choice, after select; -1 where only all logits can tell
     int32_t choose(chain & c, step & s);
 
     // the rows that could change the steps' decisions, all in one scan
@@ -67,7 +72,9 @@ class decider {
     session &             m_session;
     whole_head &          m_whole;
     vt_verifier_stats &   m_stats;
-    head                  m_extra;  // rows that a scan has listed
+    head                  m_extra;  // rows that a scan has listed, or a grammar allows
+    allowed_tokens        m_allowed;
+    bool                  m_are_text = false;
     candidates            m_candidates;
     std::vector<float>    m_logits;
     std::vector<scan_hit> m_hits;
@@ -76,6 +83,7 @@ class decider {
     int32_t n_threads() const { return llama_n_threads(m_session.context()); }
     size_t  n_vocab() const { return static_cast<size_t>(m_session.get_store()->info().n_vocab); }
     void    list_all();
+    bool    select_allowed(chain & c, step & s);
     void    fill(head & h, chain & c, const float * hidden);
     void    note_changes(step & s, const std::vector<int32_t> & ids) const;
     bool    settle(chain & c, step & s, const std::vector<int32_t> & rows, const finding & found, int32_t & token);

@@ -20,12 +20,12 @@ void mask(llama_sampler & grammar, candidates & c, size_t begin, size_t end) {
 
 }  // namespace
 
-void mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates & c) {
+bool mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates & c) {
     const auto at       = [&](size_t i) { return c.begin() + static_cast<std::ptrdiff_t>(i); };
     const auto is_above = [](const llama_token_data & a, const llama_token_data & b) { return a.logit > b.logit; };
     if (std::any_of(c.begin(), c.end(), [](const llama_token_data & x) { return std::isnan(x.logit); })) {
         mask(grammar, c, 0, c.size());
-        return;
+        return false;
     }
     std::vector<float> allowed;
     size_t             asked = 0;
@@ -42,8 +42,9 @@ void mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates &
         });
         asked = end;
     }
+    const bool are_few = asked > n_best + FIRST || allowed.size() < n_best;
     if (asked == c.size()) {
-        return;
+        return are_few;
     }
     const auto last = allowed.begin() + static_cast<std::ptrdiff_t>(n_best - 1);
     std::nth_element(allowed.begin(), last, allowed.end(), std::greater<float>());
@@ -52,6 +53,7 @@ void mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates &
     const auto  dropped = std::partition(at(asked), c.end(), [&](const llama_token_data & x) { return x.logit >= least; });
     mask(grammar, c, asked, static_cast<size_t>(dropped - c.begin()));
     c.erase(dropped, c.end());
+    return are_few;
 }
 
 }  // namespace vt

@@ -12,7 +12,8 @@
 namespace vt {
 
 // As llama_sampler_apply(grammar), but drops candidates that are neither among the n_best that it allows, nor at most
-// `reach` below the best of them, nor of the same logit as one of these. The order changes.
-void mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates & c);
+// `reach` below the best of them, nor of the same logit as one of these. The order changes. True where most of the best are
+// forbidden: then those that are allowed have logits that thousands of others reach.
+bool mask_best(llama_sampler & grammar, size_t n_best, float reach, candidates & c);
 
 }  // namespace vt

@@ -13,12 +13,14 @@ namespace {
 
 constexpr size_t FIRST_BLOCK = 1;  // of a request: somebody waits for its first token, and another costs a pass of the core
 
+constexpr size_t MOST_JOINING = 8192;  // of one state: more take longer than all logits, at every token that follows
+
 }  // namespace
 
 verifier::verifier(session & s, whole_head & whole, const llama_vocab & vocab, const limits & l)
     : m_session(s), m_whole(whole), m_vocab(vocab), m_max_block(s.can_truncate() ? std::min(std::max<size_t>(l.max_block, 1), SCAN_MAX_STATES) : 1),
       m_no_drafts(l.no_drafts), m_grammar_text(vocab), m_passes(s, s.can_truncate() ? std::min(l.max_pass, SCAN_MAX_STATES) : 1),
-      m_growth(vocab, *s.get_head()), m_decider(s, whole, m_stats) {
+      m_growth(vocab, *s.get_head()), m_decider(s, whole, vocab, m_stats) {
 }
 
 bool verifier::ends(int32_t token) const {
@@ -148,9 +150,11 @@ bool verifier::choose_draft(step & s) {
             // what a grammar forbids is near without being of use
             s.near  = m_chain->grammar() == nullptr && !m_chain->needs_tail() ? m_growth.near_logit(m_decider.logits()) : INFINITY;
             s.token = m_decider.choose(*m_chain, s);
-            m_chain->accept(s.token, ends(s.token));
-            m_length.record_draft(s.lead, !m_chain->is_greedy());
-            return true;
+            if (s.token >= 0) {
+                m_chain->accept(s.token, ends(s.token));
+                m_length.record_draft(s.lead, !m_chain->is_greedy());
+                return true;
+            }
         }
     } catch (const error &) {
         // the whole vocabulary may have a token that the chain takes
@@ -210,11 +214,14 @@ size_t verifier::verify() {
     for (size_t i = 0; i < n; i++) {
         const step & s = m_steps[i];
         for (const scan_hit & hit : found[i].hits) {
-            if (!had(s, hit.row)) {
+            if (!had(s, hit.row) && !s.is_all) {
                 outside[i].push_back(hit.row);
             }
         }
         m_near_hits.insert(m_near_hits.end(), found[i].near.begin(), found[i].near.end());
+        if (outside[i].size() > MOST_JOINING) {
+            continue;
+        }
         const std::vector<int32_t> likely = s.before.needs_tail() ? likely_rows(outside[i], found[i].hits, found[i].tail.top) : outside[i];
         joining.insert(joining.end(), likely.begin(), likely.end());
     }
@@ -225,7 +232,8 @@ size_t verifier::verify() {
             continue;
         }
         chain         again(s.before);
-        const int32_t token = m_decider.decide_again(again, s, outside[i], found[i]);
+        const bool    are_few = outside[i].size() <= MOST_JOINING || s.before.needs_tail();
+        const int32_t token   = are_few ? m_decider.decide_again(again, s, outside[i], found[i]) : m_decider.decide_on_all(again, s);
         again.accept(token, ends(token));
         if (token == s.token && again.is_replayable()) {
             continue;  // the drafted chain is in the same state

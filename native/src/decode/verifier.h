@@ -42,6 +42,9 @@ class verifier {
     // a request with a chain, whose samplers are cloned or borrowed, at the end of the session's text; one that lasts is ended
     void begin(const llama_sampler * samplers);
 
+    // whether the grammars of chains name no tokens, only texts
+    void set_text_grammars(bool are) { m_decider.set_text_grammars(are); }
+
     // nothing is left of it but the text
     void end();
 
