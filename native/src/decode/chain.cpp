@@ -243,7 +243,7 @@ void chain::apply_modifier(int i, candidates & c) {
     if (std::find(p.biases.begin(), p.biases.end(), i) != p.biases.end()) {
         apply_bias(s, c);
     } else if (p.is_late && i + 1 == p.n_modifiers) {
-        m_allows_few = mask_best(*s, p.select == selector::top_k ? p.k : 1, p.reach, c);
+        m_allows_few = mask_best(*s, n_best(), p.reach, c);
     } else {
         llama_token_data_array cur = view(c);
         llama_sampler_apply(s, &cur);
@@ -312,7 +312,7 @@ bool chain::select(candidates & c, float & threshold) const {
 
 bool chain::select_allowed(candidates & c, size_t n_vocab) const {
     c.erase(std::remove_if(c.begin(), c.end(), [](const llama_token_data & x) { return !(x.logit > -INFINITY); }), c.end());
-    const size_t n = m_plan->select == selector::top_k ? std::min(m_plan->k, n_vocab) : 1;
+    const size_t n = std::min(n_best(), n_vocab);
     if (c.size() >= n) {
         float threshold = 0.0f;
         return select(c, threshold);

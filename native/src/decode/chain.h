@@ -40,6 +40,9 @@ class chain {
     // whether decisions need to know what the candidates below a threshold weigh
     bool needs_tail() const { return m_plan->select == selector::top_p; }
 
+    // candidates that its selector keeps at least, where it can decide on a part
+    size_t n_best() const { return m_plan->select == selector::top_k ? m_plan->k : 1; }
+
     // whether the best candidate is taken
     bool is_greedy() const { return m_plan->select == selector::greedy; }
 

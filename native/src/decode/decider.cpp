@@ -10,6 +10,12 @@ namespace vt {
 
 namespace {
 
+// decisions on the whole vocabulary for which its rows need not be laid out anew, and one of how many tokens is often
+constexpr uint64_t FEW_WHOLE = 2, OFTEN = 16;
+
+// candidates to keep of an active set of any size, and of one of how many rows
+constexpr size_t FEW_BEST = 64, ROWS_PER_BEST = 20;
+
 constexpr size_t MOST_ALLOWED = 4096;  // by a grammar: more take longer than all logits
 
 // how far the best logit is ahead of the next one; infinite where it is the only one
@@ -36,6 +42,12 @@ float behind(const candidates & c, int32_t token) {
 
 decider::decider(session & s, whole_head & whole, const llama_vocab & vocab, vt_verifier_stats & stats)
     : m_session(s), m_whole(whole), m_stats(stats), m_extra(*s.get_store()), m_allowed(vocab) {
+}
+
+// The worst of many that are kept from the active set is far worse than of all tokens: thousands of rows reach it.
+bool decider::can_draft(const chain & c) const {
+    const size_t n_rows = m_session.get_head()->ids().size();
+    return c.can_decide_on_part() && (!c.needs_tail() || m_whole.can_weigh()) && c.n_best() <= std::max(FEW_BEST, n_rows / ROWS_PER_BEST);
 }
 
 size_t decider::n_states(const step & s) const {
@@ -191,6 +203,10 @@ bool decider::settle(chain & c, step & s, const std::vector<int32_t> & rows, con
 
 int32_t decider::decide_on_all(chain & c, const step & s) {
     const size_t n = n_states(s);
+    m_stats.n_whole++;
+    if (m_stats.n_whole > FEW_WHOLE && m_stats.n_whole * OFTEN > m_stats.n_tokens) {
+        m_whole.expect_logits();
+    }
     {
         stopwatch watch(m_stats.t_head_us);
         m_logits.resize(n_vocab());
@@ -202,7 +218,6 @@ int32_t decider::decide_on_all(chain & c, const step & s) {
         }
     }
     stopwatch watch(m_stats.t_sample_us);
-    m_stats.n_whole++;
     if (c.late_grammar() != nullptr) {
         float  threshold = 0.0f;
         double weight    = 0.0;

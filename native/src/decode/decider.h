@@ -44,8 +44,8 @@ class decider {
     // whether grammars name no tokens
     void set_text_grammars(bool are) { m_are_text = are; }
 
-    // whether the chain may decide on what a scan lists
-    bool can_draft(const chain & c) const { return c.can_decide_on_part() && (!c.needs_tail() || m_whole.can_weigh()); }
+    // whether the chain may decide on what a scan lists, and that pays
+    bool can_draft(const chain & c) const;
 
     size_t n_states(const step & s) const;
 
