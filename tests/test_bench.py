@@ -69,14 +69,26 @@ def test_shares_of_drafts() -> None:
     assert row("stock", 1).accepted is None
 
 
-def test_table(tiny: Callable[[str], Path], tiny_split: Callable[[str], Any]) -> None:
-    rows = (row("stock", 2 * 10**9), row("core", 10**9))
+@pytest.mark.parametrize(
+    ("rounds", "stock", "core"),
+    [(1, "50.0", "100.0"), (2, "50.0 ± 0.0", "75.0 ± 35.4")],  # one has no spread
+)
+def test_table(
+    tiny: Callable[[str], Path],
+    tiny_split: Callable[[str], Any],
+    rounds: int,
+    stock: str,
+    core: str,
+) -> None:
+    rows = (row("stock", *[2 * 10**9] * rounds), row("core", *[10**9, 2 * 10**9][:rounds]))
     result = Benchmark(tiny_split("llama").core, tiny("llama"), 2, 0, rows)
     text = markdown(Report(MACHINE, "2026-01-01T00:00:00Z", (result,)))
     assert "- A CPU, Linux x86_64; ggml uses avx2 fma." in text
     assert "- Memory is read at 12.3 GB/s or more, 2 threads." in text
-    assert "| tg100 greedy | stock | fresh | 50.0 ± 0.0 | 1.00 | 0.50 | | 3 | 1 | 2 |" in text
-    assert "| tg100 greedy | core | fresh | 100.0 ± 0.0 | 2.00 | 1.00 | | 3 | 1 | 2 |" in text
+    of_core, of_stock = ("0.50", "2.00") if rounds == 1 else ("0.75", "1.50")
+    first, second = (line for line in text.splitlines() if line.startswith("| tg100 greedy |"))
+    assert first == f"| tg100 greedy | stock | fresh | {stock} | 1.00 | {of_core} | | 3 | 1 | 2 |"
+    assert second == f"| tg100 greedy | core | fresh | {core} | {of_stock} | 1.00 | | 3 | 1 | 2 |"
 
 
 def test_a_small_run(

@@ -232,6 +232,20 @@ def test_nested_samplers_that_cannot_be_cloned(pair: Callable[..., Pair]) -> Non
     assert tokens[0] == tokens[1]
 
 
+def test_rows_by_the_thousand(pair: Callable[..., Pair]) -> None:
+    """What a far threshold lists does not join the active set."""
+    both = pair("llama", {"n_vocab": 20_000}, token_set=SOME)
+    tokens = []
+    for llm in (both.stock, both.exact):
+        give_chain(llm, [made("min_p", 1e-20, 1), made("temp", 0.2), dist])
+        tokens.append([take(llm, prompt, 20) for prompt in PROMPTS])
+    assert tokens[0] == tokens[1]
+    assert both.exact._session.verifier.stats().n_whole > 0
+    both.exact.reset()
+    for _ in zip(range(12), both.exact.generate(PROMPTS[0]), strict=False):
+        assert len(both.exact.active_ids) < 8_000
+
+
 def last_token(llm: llama_cpp.Llama) -> int:
     """The token that is last of all after a prompt."""
     llm.reset()
