@@ -37,6 +37,21 @@ static double live(const world & w) {
     return total / (n_all / 2);
 }
 
+// tokens of all passes but the first, of a text that gets long when passes of several tokens were cheap so far
+static double live_long() {
+    pass_length p(8);
+    size_t      n_more = 0;
+    for (size_t i = 0; i < 600; i++) {
+        const bool is_long = i >= 300;
+        p.set_depth(is_long ? 2400 : 100);
+        const size_t n = p.next(pass_length::source::match_9, 8).n;
+        p.record_pass(n, static_cast<int64_t>(is_long ? 40000.0 * (1.0 + 1.7 * static_cast<double>(n)) : 5000.0 + 500.0 * static_cast<double>(n)));
+        p.record_guess(pass_length::source::match_9, true);
+        n_more += is_long ? n - 1 : 0;
+    }
+    return static_cast<double>(n_more);
+}
+
 static int expect(const char * what, bool right, double found) {
     printf("%s %s: %.2f tokens\n", right ? "ok  " : "FAIL", what, found);
     return right ? 0 : 1;
@@ -49,6 +64,8 @@ int main() {
     n_failed += expect("never right", never < 1.2, never);
     n_failed += expect("as dear as single tokens", dear < 1.6, dear);
     n_failed += expect("middling", middling > 1.5 && middling < 6.0, middling);
+    const double wasted = live_long();
+    n_failed += expect("dear behind a long text", wasted < 8.0, wasted);
     const pass_length alone(1);
     n_failed += expect("only single tokens", alone.max() == 1 && alone.next(pass_length::source::match_more, 8).n == 1, 1.0);
     return n_failed;

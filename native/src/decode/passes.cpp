@@ -74,6 +74,7 @@ passes::guess passes::from_text() const {
 }
 
 int64_t passes::decode(int32_t token, int32_t pos, const std::vector<int32_t> & ruled, size_t room) {
+    m_length.set_depth(static_cast<size_t>(pos));
     const size_t        limit     = std::min(room, m_session.most_together(pos));
     const guess         guesses[] = {{pass_length::source::grammar, ruled.data(), ruled.size()}, from_others(pos), from_text()};
     const guess *       best      = nullptr;
