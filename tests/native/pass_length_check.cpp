@@ -45,7 +45,8 @@ static double live_long() {
         const bool is_long = i >= 300;
         p.set_depth(is_long ? 2400 : 100);
         const size_t n = p.next(pass_length::source::match_9, 8).n;
-        p.record_pass(n, static_cast<int64_t>(is_long ? 40000.0 * (1.0 + 1.7 * static_cast<double>(n)) : 5000.0 + 500.0 * static_cast<double>(n)));
+        p.record_pass(n,
+                      static_cast<int64_t>(is_long ? 40000.0 * (1.0 + 1.7 * static_cast<double>(n - 1)) : 5000.0 + 500.0 * static_cast<double>(n)));
         p.record_guess(pass_length::source::match_9, true);
         n_more += is_long ? n - 1 : 0;
     }
