@@ -69,6 +69,10 @@ def test_tokens_by_name() -> None:
     rules = {text: llama_cpp.LlamaGrammar.from_string(text) for text in GRAMMARS.values()}
     named = [text for text, grammar in rules.items() if not names_no_token(grammar)]
     assert named == [GRAMMARS["tokens by id"]]
+    for text in ('root ::= "<b>" [^<\\]]* "\\"<" # <x>', 'root ::= "a" | "<" [a-z]+ ">"'):
+        assert names_no_token(llama_cpp.LlamaGrammar.from_string(text))
+    for text in ('root ::= "<" <think> ">"', "root ::= !<[7]>*", 'root ::= <|"|> "a"'):
+        assert not names_no_token(llama_cpp.LlamaGrammar.from_string(text))
     assert not names_no_token(None)
 
 

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -149,9 +150,13 @@ def new_context(model: Any, params: Any, *, verbose: bool = False) -> Any:
             raise ContextError(f"no context with {asked}: {reason(log)}") from e
 
 
+# of GBNF: literals, sets of characters, comments
+_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+
+
 def names_no_token(grammar: Any) -> bool:
     """Whether a ``llama_cpp.LlamaGrammar`` has no ``<token>``, only texts."""
-    return grammar is not None and "<" not in grammar._grammar
+    return grammar is not None and "<" not in _TEXTS.sub("", grammar._grammar)
 
 
 def with_bias(chain: Any, bias: Mapping[int, float], n_vocab: int) -> Any:

@@ -1,6 +1,7 @@
 #include "decode/allowed_tokens.h"
 
 #include "base/parallel.h"
+#include "vocab/piece_of.h"
 #include "vocab/utf8.h"
 
 #include <algorithm>
@@ -66,18 +67,6 @@ characters read(const std::string & text) {
 
 }  // namespace
 
-// as a grammar reads it: special tokens have their text
-std::string allowed_tokens::piece(int32_t token) const {
-    std::string text(64, '\0');
-    int32_t     n = llama_token_to_piece(&m_vocab, token, &text[0], static_cast<int32_t>(text.size()), 0, true);
-    if (n < 0) {
-        text.resize(static_cast<size_t>(-n));
-        n = llama_token_to_piece(&m_vocab, token, &text[0], static_cast<int32_t>(text.size()), 0, true);
-    }
-    text.resize(static_cast<size_t>(std::max(n, 0)));
-    return text;
-}
-
 void allowed_tokens::make_tree() {
     struct entry {
         uint64_t head;  // its first bytes, so that most are sorted by these
@@ -90,7 +79,7 @@ void allowed_tokens::make_tree() {
     std::vector<entry> entries;
     for (size_t i = 0; i < n_vocab; i++) {
         const int32_t     id   = static_cast<int32_t>(i);
-        const std::string text = piece(id);
+        const std::string text = piece_of(m_vocab, id, true);  // as a grammar reads it
         const characters  c    = read(text);
         // an end is allowed where the grammar ends, whatever its text
         if (!c.are_valid || llama_vocab_is_eog(&m_vocab, id)) {
@@ -138,7 +127,7 @@ void allowed_tokens::add_children(size_t token, std::vector<int32_t> & ids) cons
 std::vector<int32_t> allowed_tokens::find(llama_sampler & grammar, int32_t last, bool is_text, int32_t n_threads) {
     const size_t         n_vocab = static_cast<size_t>(llama_vocab_n_tokens(&m_vocab));
     std::vector<int32_t> ids;
-    if (!is_text || last < 0 || !read(piece(last)).are_whole) {
+    if (!is_text || last < 0 || !read(piece_of(m_vocab, last, true)).are_whole) {
         ids.resize(n_vocab);
         std::iota(ids.begin(), ids.end(), 0);
         return ask(grammar, ids, n_threads);

@@ -10,7 +10,6 @@
 #include <llama.h>
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 namespace vt {
@@ -23,15 +22,16 @@ class allowed_tokens {
     // ids, ascending. last: the token that the grammar has accepted last, or -1; is_text: it names no tokens
     std::vector<int32_t> find(llama_sampler & grammar, int32_t last, bool is_text, int32_t n_threads);
 
+    size_t n_bytes() const { return (m_others.capacity() + m_children.capacity()) * sizeof(int32_t) + m_ends.capacity() * sizeof(uint32_t); }
+
   private:
     const llama_vocab &   m_vocab;
     std::vector<int32_t>  m_others;    // tokens that are always asked about: ends, and those whose text is not UTF-8
     std::vector<int32_t>  m_children;  // of each token, those whose text begins with its text and with no longer token's;
     std::vector<uint32_t> m_ends;      // (n_vocab + 1,) where those of each token end. At last those of none.
 
-    std::string piece(int32_t token) const;
-    void        make_tree();
-    void        add_children(size_t token, std::vector<int32_t> & ids) const;
+    void make_tree();
+    void add_children(size_t token, std::vector<int32_t> & ids) const;
 };
 
 }  // namespace vt

@@ -44,6 +44,18 @@ std::vector<llama_sampler *> flatten(llama_sampler * samplers, int depth) {
     return all;
 }
 
+void sort_by_id(candidates & c) {
+    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
+}
+
+// llama.cpp's sort of equal logits depends on all the others
+bool are_unique(const candidates & c) {
+    std::vector<float> logits(c.size());
+    std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
+    std::sort(logits.begin(), logits.end());
+    return std::adjacent_find(logits.begin(), logits.end()) == logits.end();
+}
+
 int32_t selected(const llama_token_data_array & cur) {
     if (cur.selected < 0 || static_cast<size_t>(cur.selected) >= cur.size) {
         throw error(VT_ERROR_COMPUTE, "the sampler chain selected no token");
@@ -299,15 +311,8 @@ bool chain::select(candidates & c, float & threshold) const {
     }
     // by id, as they stand in the whole vocabulary
     c.erase(std::remove_if(c.begin(), c.end(), [&](const llama_token_data & x) { return x.logit < threshold; }), c.end());
-    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
-    if (p.select == selector::top_k) {
-        // llama.cpp's sort of equal logits depends on all the others
-        std::vector<float> logits(c.size());
-        std::transform(c.begin(), c.end(), logits.begin(), [](const llama_token_data & x) { return x.logit; });
-        std::sort(logits.begin(), logits.end());
-        return std::adjacent_find(logits.begin(), logits.end()) == logits.end();
-    }
-    return true;
+    sort_by_id(c);
+    return p.select != selector::top_k || are_unique(c);
 }
 
 bool chain::select_allowed(candidates & c, size_t n_vocab) const {
@@ -318,15 +323,10 @@ bool chain::select_allowed(candidates & c, size_t n_vocab) const {
         return select(c, threshold);
     }
     const auto is_bad = [](const llama_token_data & x) { return !(x.logit < BUCKETS_END); };
-    if (c.empty() || std::any_of(c.begin(), c.end(), is_bad)) {
+    if (c.empty() || std::any_of(c.begin(), c.end(), is_bad) || !are_unique(c)) {
         return false;
     }
-    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; });
-    const auto is_equal = [](const llama_token_data & a, const llama_token_data & b) { return a.logit == b.logit; };
-    if (std::adjacent_find(c.begin(), c.end(), is_equal) != c.end()) {
-        return false;
-    }
-    std::sort(c.begin(), c.end(), [](const llama_token_data & a, const llama_token_data & b) { return a.id < b.id; });
+    sort_by_id(c);
     const size_t n_allowed = c.size();
     for (int32_t id = 0; c.size() < n; id++) {
         const auto at = std::lower_bound(c.begin(), c.begin() + static_cast<std::ptrdiff_t>(n_allowed), id,

@@ -66,7 +66,9 @@ class decider {
     // of the rows that were computed last: after select, of the active set
     const std::vector<float> & logits() const { return m_logits; }
 
-    size_t n_bytes() const { return m_extra.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data); }
+    size_t n_bytes() const {
+        return m_extra.n_bytes() + m_allowed.n_bytes() + m_logits.capacity() * sizeof(float) + m_candidates.capacity() * sizeof(llama_token_data);
+    }
 
   private:
     session &             m_session;

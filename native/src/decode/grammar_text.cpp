@@ -1,6 +1,7 @@
 #include "decode/grammar_text.h"
 
 #include "decode/samplers.h"
+#include "vocab/piece_of.h"
 
 #include <cmath>
 
@@ -25,16 +26,10 @@ grammar_text::grammar_text(const llama_vocab & vocab) : m_vocab(vocab) {
     m_blank_after[':'] = m_blank_after[','] = ' ';
 }
 
-std::string grammar_text::piece(int32_t token) const {
-    char          buffer[256];
-    const int32_t n = llama_token_to_piece(&m_vocab, token, buffer, sizeof(buffer), 0, false);
-    return std::string(buffer, static_cast<size_t>(n > 0 ? n : 0));
-}
-
 void grammar_text::find_letters() {
     std::array<bool, 128> found = {};
     for (int32_t id = 0; id < llama_vocab_n_tokens(&m_vocab); id++) {
-        const std::string p = piece(id);
+        const std::string p = piece_of(m_vocab, id, false);
         if (p.size() != 1 || !is_ascii(p[0]) || (p[0] < ' ' && !is_blank(p[0])) || found[static_cast<size_t>(p[0])]) {
             continue;
         }
@@ -102,7 +97,7 @@ std::vector<int32_t> grammar_text::after(const llama_sampler & grammar, int32_t 
     if (m_letters.empty()) {
         find_letters();
     }
-    const std::string before = piece(token);
+    const std::string before = piece_of(m_vocab, token, false);
     const std::string text   = forced(grammar, before.empty() ? m_last : before.back(), most * BYTES_PER_TOKEN);
     if (text.empty()) {
         return {};
@@ -119,7 +114,7 @@ std::vector<int32_t> grammar_text::after(const llama_sampler & grammar, int32_t 
 }
 
 void grammar_text::follow(int32_t token) {
-    for (const char c : piece(token)) {
+    for (const char c : piece_of(m_vocab, token, false)) {
         if (is_ascii(m_last)) {
             m_blank_after[static_cast<size_t>(m_last)] = c;
         }

@@ -30,7 +30,6 @@ class grammar_text {
     char                          m_last        = '\0';  // byte of the text
     std::array<char, 128>         m_blank_after = {};    // what followed a byte last
 
-    std::string piece(int32_t token) const;
     void        find_letters();
     std::string allowed(llama_sampler & grammar, std::vector<llama_token_data> & letters) const;
     char        choose(const std::string & allowed, char before) const;

@@ -1,6 +1,7 @@
 #include "vocab/pieces.h"
 
 #include "base/error.h"
+#include "vocab/piece_of.h"
 #include "vocab/vocab.h"
 
 #include <algorithm>
@@ -11,14 +12,8 @@ pieces::pieces(const llama_vocab * vocab) {
     require_tokenizer(vocab);
     const int32_t n_vocab = llama_vocab_n_tokens(vocab);
     m_ends.reserve(static_cast<size_t>(n_vocab));
-    std::string piece(256, '\0');
     for (int32_t token = 0; token < n_vocab; token++) {
-        int32_t n = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, false);
-        if (n < 0) {
-            piece.resize(static_cast<size_t>(-n));
-            n = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, false);
-        }
-        m_text.append(piece, 0, static_cast<size_t>(std::max(n, 0)));
+        m_text += piece_of(*vocab, token, false);
         if (m_text.size() > UINT32_MAX) {
             throw error(VT_ERROR_ARGUMENT, "the texts of this vocabulary have more than 4 GiB");
         }
