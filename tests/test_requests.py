@@ -24,6 +24,7 @@ from vocabtailor_gguf.runtime.session import Session
 from vocabtailor_gguf.runtime.steps import Sampling
 
 MODES = ("exact", "tailored", "full")
+BIASED = {"logit_bias": {1500: 50.0, 1839: 50.0}, "top_k": 2}
 SAMPLED = {"temp": 1.2, "top_k": 40, "repeat_penalty": 1.3, "frequency_penalty": 0.4}
 
 
@@ -129,17 +130,24 @@ def test_broken_off_repeated_continued(pair: Callable[..., Pair], sampling: str)
     assert found[0] == found[1]
 
 
-def test_sampling_after_a_completion_goes_on_with_its_chain(pair: Callable[..., Pair]) -> None:
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("asked", [{}, BIASED], ids=["", "bias"])
+@pytest.mark.parametrize("mode", ["exact", "full"])
+def test_sampling_after_a_completion_goes_on_with_its_chain(
+    pair: Callable[..., Pair], mode: Any, asked: dict[str, Any], n: int
+) -> None:
     both = pair("llama", {"n_vocab": 2048})
+    both.exact.set_mode(mode)
     found = []
     for model in (both.stock, both.exact):
-        model.create_completion([5, 300], max_tokens=6, temperature=1.1, seed=3)
+        model.create_completion([5, 300], max_tokens=n, temperature=1.1, seed=3, **asked)
         tokens = []
         for _ in range(12):
             tokens.append(model.sample(temp=0.0))  # the temperature is the completion's
             model.eval(tokens[-1:])
         found.append(tokens)
     assert found[0] == found[1]
+    assert not asked or {1500, 1839} == set(found[0])
 
 
 def test_a_text_that_goes_on_keeps_its_tokens_active(tiny_split: Callable[..., Any]) -> None:

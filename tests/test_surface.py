@@ -238,6 +238,43 @@ def test_states(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
     assert found[0] == found[1]
 
 
+def test_the_last_chain_goes_on_with_a_state(stock: llama_cpp.Llama, ours: TailoredLlama) -> None:
+    found = []
+    for llm in (stock, ours):
+        llm.reset()
+        llm.set_seed(3)
+        stream = llm.generate(PROMPTS[0], temp=1.2)
+        tokens = [next(stream) for _ in range(5)]
+        state = llm.save_state()
+        tokens += [next(stream) for _ in range(3)]
+        stream.close()
+        for text in ([7], [8, 300]):
+            llm.load_state(state)
+            llm.eval(text)
+            for _ in range(4):
+                tokens.append(llm.sample(temp=0.0))  # the temperature is the generation's
+                llm.eval(tokens[-1:])
+        found.append(tokens)
+    assert found[0] == found[1]
+
+
+def test_what_a_window_has_lost_is_decoded_anew(tiny: Any, tiny_split: Any) -> None:
+    """A loaded state's old tokens are overwritten in a sliding window, full size or not."""
+    text, other = list(range(200, 221)), [200, 201, 250]
+    with contextlib.closing(llama_cpp.Llama(str(tiny("gemma3")), **COMMON)) as fresh:
+        expected = take(fresh, other, 12, temp=0.0)
+    with contextlib.closing(TailoredLlama(tiny_split("gemma3").core, **COMMON)) as llm:
+        llm.eval(text)
+        state = llm.save_state()
+        for n in range(2, 5):
+            llm.load_state(state)
+            for token in text[:n]:
+                llm.eval([token])
+            stream = llm.generate(other, temp=0.0)
+            assert [next(stream) for _ in range(12)] == expected
+            stream.close()
+
+
 def test_a_state_of_another_model_is_refused(
     ours: TailoredLlama, tiny_split: Callable[..., Any]
 ) -> None:

@@ -27,6 +27,10 @@ SAMPLERS: dict[str, list[Callable[[], Any]]] = {
     "draw": [top_k(40), dist(7)],
 }
 
+RAISED = (llama_cpp.llama_logit_bias * 2)(
+    llama_cpp.llama_logit_bias(1500, 9.0), llama_cpp.llama_logit_bias(1839, 9.0)
+)
+
 Open = Callable[..., Split]
 
 
@@ -198,6 +202,26 @@ def test_penalties_that_raise_logits(rewards: Any, stock: Stock, split: Open) ->
             dist(seed),
         ]
         assert s.run(samplers, 150) == stock.run(samplers, 150)
+
+
+RAISING = {
+    "bias": lambda: llama_cpp.llama_sampler_init_logit_bias(N_VOCAB, 2, RAISED),
+    "penalties": lambda: llama_cpp.llama_sampler_init_penalties(N_VOCAB, 64, 0.3, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", RAISING)
+def test_rows_that_the_caller_drops(name: str, stock: Stock, split: Open) -> None:
+    """What a chain raises is active in every draft, whatever happens to the head in between."""
+    s = split(range(900))
+    for seed in range(1, 4):
+        samplers = [RAISING[name], top_k(40), dist(seed)]
+        s.run(samplers, 0)
+        out: list[int] = []
+        while len(out) < 60:
+            s.head.reset()
+            out += s.go_on(5)
+        assert out == stock.run(samplers, 60)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

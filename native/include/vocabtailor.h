@@ -416,6 +416,10 @@ vt_status vt_verifier_n_past(vt_verifier * v, int32_t * n, char * err, size_t n_
 /* back to a text of pos tokens, the only way back; the chain stays as it is, and tokens must be decoded before the next sample */
 vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err, size_t n_err);
 
+/* the session was attached again, to a context with a text of its own, such as one that llama_state_set_data brought: go on from its
+ * end. The chain stays as it is, and tokens must be decoded before the next sample. */
+vt_status vt_verifier_resume(vt_verifier * v, char * err, size_t n_err);
+
 /* the token that the chain chooses from the whole vocabulary after the text. The chain accepts it; the text has it once it is
  * decoded. n_left: tokens that will be asked for at most, this one included. */
 vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t * token, char * err, size_t n_err);

@@ -94,6 +94,13 @@ class Verifier:
         """
         native.call("vt_verifier_rewind", self._handle, pos)
 
+    def resume(self) -> None:
+        """Go on from the end of another text, whose context was attached to the session.
+
+        The chain stays as it is.
+        """
+        native.call("vt_verifier_resume", self._handle)
+
     def sample(self, *, n_left: int = UNKNOWN) -> int:
         """Return the token after the text; the chain's clone accepts it.
 

@@ -216,12 +216,16 @@ class Session:
     def _add_prompt(self, ids: npt.NDArray[np.int32]) -> int:
         """Add a prompt's tokens, what a bias raises, and other forms; return how many lacked."""
         n_missed = self.head.append(ids)
-        if self.sampling is not None and self.holder is not None:
-            raised = [t for t, b in self.sampling.bias.items() if b > 0]
-            self.head.append(np.array(raised, dtype=np.int32))
+        if self.holder is not None:
+            self._add_raised()
         if self._expand and self.forms is not None and ids.size:
             self.head.append(self.forms.find(ids))
         return n_missed
+
+    def _add_raised(self) -> None:
+        """Add the tokens that the bias of the live or the last request raises."""
+        bias = {} if self.sampling is None else self.sampling.bias
+        self.head.append(np.array([t for t, b in bias.items() if b > 0], dtype=np.int32))
 
     # ---- the text ----
 
@@ -493,6 +497,7 @@ class Session:
             self.check_open()
             if self.holder is None:
                 self.head.append(self.text)  # what the chain has accepted must be active
+                self._add_raised()
             return self.decide(None)
 
     # ---- what was found ----
@@ -523,9 +528,9 @@ class Session:
             return bytes(memoryview(buffer)[:n])
 
     def load(self, ids: npt.NDArray[np.int32], state: bytes) -> None:
-        """Go back to a text that was saved; a live request is superseded.
+        """Go back to a text that was saved; a live request is superseded, its chain goes on.
 
-        Its last token is decoded again before a token is chosen.
+        The text's last token is decoded again before a token is chosen.
 
         Args:
             ids: (n,) token ids of the text.
@@ -536,13 +541,17 @@ class Session:
         """
         with self.lock:
             self.check_open()
-            self.use_chain(None)
+            self.end()
             self.reset()
             buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
             n = int(llama_cpp.llama_state_set_data(self.context.ctx, buffer, len(state)))
             self.native.attach(self.context.ctx)  # hidden states are those of another text
-            if n != len(state) or self._n_past != ids.size:
+            is_whole = n == len(state) and self.native.n_past == ids.size
+            if not is_whole:
                 llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context.ctx), True)
+            if self.verifier is not None:
+                self.verifier.resume()
+            if not is_whole:
                 raise VocabTailorError("llama.cpp cannot take the state: it is another model's")
             self._extend(ids)
             self._forget_outputs()

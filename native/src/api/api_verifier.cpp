@@ -77,6 +77,14 @@ VT_EXPORT vt_status vt_verifier_rewind(vt_verifier * v, int32_t pos, char * err,
     });
 }
 
+VT_EXPORT vt_status vt_verifier_resume(vt_verifier * v, char * err, size_t n_err) {
+    return guard(err, n_err, [&] {
+        require(v != nullptr, "verifier must not be NULL");
+        const lock l(v), s(v->session);
+        v->impl.resume();
+    });
+}
+
 VT_EXPORT vt_status vt_verifier_sample(vt_verifier * v, size_t n_left, int32_t * token, char * err, size_t n_err) {
     return guard(err, n_err, [&] {
         require(v != nullptr && token != nullptr, "verifier and token must not be NULL");

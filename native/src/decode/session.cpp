@@ -105,10 +105,17 @@ void session::truncate(int32_t pos) {
     if (pos == n) {
         return;
     }
-    if (!llama_memory_seq_rm(llama_get_memory(m_ctx), m_seq, pos, -1)) {
+    if (!has_before(pos) || !llama_memory_seq_rm(llama_get_memory(m_ctx), m_seq, pos, -1)) {
         throw error(VT_ERROR_ARGUMENT, format("the memory of this model cannot go back from position %d to %d, only to 0", n, pos));
     }
     clear_hidden();
+}
+
+// whether a sliding window has anything before a position: once a state was loaded, llama.cpp overwrites what the window has
+// left behind, even where the cache has room for the whole text
+bool session::has_before(int32_t pos) const {
+    const bool slides = llama_model_n_swa(llama_get_model(m_ctx)) > 0;
+    return pos == 0 || !slides || llama_memory_seq_pos_min(llama_get_memory(m_ctx), m_seq) < pos;
 }
 
 // what a failed decode has left

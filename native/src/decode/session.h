@@ -133,6 +133,7 @@ class session {
     void          check_pair(const llama_model * model) const;
     void          check_outputs(const int8_t * outputs, size_t n) const;
     void          clear_hidden();
+    bool          has_before(int32_t pos) const;
     void          drop(int32_t pos);
     void          decode_part(const int32_t * tokens, size_t n, int32_t pos, const int8_t * outputs);
     int32_t       run(llama_batch batch, size_t n_expected);

@@ -30,8 +30,8 @@ bool verifier::ends(int32_t token) const {
 // ---- the text ----
 
 void verifier::begin(const llama_sampler * samplers) {
-    std::unique_ptr<chain>     c(new chain(samplers));
-    const std::vector<int32_t> ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
+    std::unique_ptr<chain> c(new chain(samplers));
+    std::vector<int32_t>   ids = c->raised(static_cast<int32_t>(m_session.get_store()->info().n_vocab));
     active().append(ids.data(), ids.size());
     if (m_no_drafts || !m_decider.can_draft(*c)) {
         m_whole.expect_logits();
@@ -39,6 +39,7 @@ void verifier::begin(const llama_sampler * samplers) {
     end();
     m_pos    = m_session.n_past();
     m_chain  = std::move(c);
+    m_raised = std::move(ids);
     m_n_base = active().ids().size();
     if (m_chain->can_decide_on_part() && !m_no_drafts) {
         m_growth.read(m_session.text(), static_cast<size_t>(std::max(m_pos, 0)));
@@ -100,6 +101,15 @@ void verifier::rewind(int32_t pos) {
         return;
     }
     m_session.truncate(std::min(pos, m_session.n_past()));
+    move_to(pos);
+}
+
+void verifier::resume() {
+    move_to(m_session.n_past());
+}
+
+// the text ends there now; drafts that were not given are none
+void verifier::move_to(int32_t pos) {
     m_passes.forget();
     if (m_chain) {
         if (m_n_given < m_steps.size()) {
@@ -179,6 +189,7 @@ void verifier::advance(int32_t token, int32_t pos, size_t room) {
 }
 
 void verifier::draft(size_t n) {
+    active().append(m_raised.data(), m_raised.size());  // the caller may have dropped them
     m_passes.begin(m_base);
     m_length.begin_block();
     active().append(m_passes.given().data(), m_passes.given().size());  // else they could not be drafted
@@ -351,6 +362,7 @@ int32_t verifier::give() {
     // penalties that raise logits may choose it again
     if (m_decider.can_draft(*m_chain)) {
         active().append(&token, 1);
+        m_raised.push_back(token);
     }
     m_n_given++;
     m_stats.n_tokens++;

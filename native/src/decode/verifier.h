@@ -54,6 +54,9 @@ class verifier {
     // back to a shorter text; the chain stays as it is
     void rewind(int32_t pos);
 
+    // to the end of the session's text, which is another one now; the chain stays as it is
+    void resume();
+
     // the token that follows the text; only verified tokens are given, and accepted by the chain. left: tokens that will be asked
     // for at most, this one included
     int32_t sample(size_t left);
@@ -77,6 +80,7 @@ class verifier {
     size_t                 m_max_block;
     bool                   m_no_drafts;
     std::unique_ptr<chain> m_chain;
+    std::vector<int32_t>   m_raised;       // ids whose logits the chain may raise: a draft without them could not be proved
     std::vector<step>      m_steps;        // of the block
     size_t                 m_n_given = 0;  // steps
     int32_t                m_base    = 0;  // tokens of the text when the block began
@@ -108,6 +112,7 @@ class verifier {
     void    run_whole();
     void    take_steps();
     void    drop_block();
+    void    move_to(int32_t pos);
     int32_t give();
 };
 
