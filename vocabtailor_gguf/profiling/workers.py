@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.context
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from vocabtailor_gguf.process import die_with, signal_words
 
 _CONNECT_SECONDS = 30
 _END_SECONDS = 10
+_LOOK_SECONDS = 0.01
 
 
 class _Spawning(multiprocessing.context.SpawnContext):
@@ -37,8 +39,10 @@ class _Spawning(multiprocessing.context.SpawnContext):
 
     def end(self) -> str:
         """Tell in words how the first one ended that was not ended by the executor."""
-        for process in self._started:
-            process.join(_END_SECONDS)
+        # the executor's thread waits for them, too: for a moment neither may know the code
+        until = time.monotonic() + _END_SECONDS
+        while any(p.exitcode is None for p in self._started) and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
         codes = [p.exitcode for p in self._started if p.exitcode not in (None, 0, -signal.SIGTERM)]
         if not codes:
             return "died"
