@@ -150,6 +150,21 @@ def test_sampling_after_a_completion_goes_on_with_its_chain(
     assert not asked or {1500, 1839} == set(found[0])
 
 
+def test_a_bias_goes_on_in_tailored_mode(pair: Callable[..., Pair]) -> None:
+    both = pair("llama", {"n_vocab": 2048})
+    both.exact.set_mode("tailored")
+    found = []
+    for model in (both.stock, both.exact):
+        model.create_completion([5, 300], max_tokens=1, temperature=1.1, seed=3, **BIASED)
+        tokens = []
+        for _ in range(12):
+            tokens.append(model.sample())
+            model.eval(tokens[-1:])
+        found.append(tokens)
+    assert found[0] == found[1]  # the bias leaves nothing but its two tokens
+    assert {1500, 1839} == set(found[0])
+
+
 def test_a_text_that_goes_on_keeps_its_tokens_active(tiny_split: Callable[..., Any]) -> None:
     core = tiny_split("llama", n_vocab=2048).core
     asked: dict[str, Any] = {"mode": "tailored", "prompt_expansion": False, **COMMON}

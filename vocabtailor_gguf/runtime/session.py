@@ -216,16 +216,11 @@ class Session:
     def _add_prompt(self, ids: npt.NDArray[np.int32]) -> int:
         """Add a prompt's tokens, what a bias raises, and other forms; return how many lacked."""
         n_missed = self.head.append(ids)
-        if self.holder is not None:
-            self._add_raised()
+        if self.sampling is not None and self.holder is not None:
+            self.head.append(self.sampling.raised)
         if self._expand and self.forms is not None and ids.size:
             self.head.append(self.forms.find(ids))
         return n_missed
-
-    def _add_raised(self) -> None:
-        """Add the tokens that the bias of the live or the last request raises."""
-        bias = {} if self.sampling is None else self.sampling.bias
-        self.head.append(np.array([t for t, b in bias.items() if b > 0], dtype=np.int32))
 
     # ---- the text ----
 
@@ -497,7 +492,8 @@ class Session:
             self.check_open()
             if self.holder is None:
                 self.head.append(self.text)  # what the chain has accepted must be active
-                self._add_raised()
+                if self.sampling is not None:
+                    self.head.append(self.sampling.raised)
             return self.decide(None)
 
     # ---- what was found ----

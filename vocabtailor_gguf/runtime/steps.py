@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Sampling:
     bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     budget: int | None = None
     first_scored: int | None = None
+
+    @functools.cached_property
+    def raised(self) -> npt.NDArray[np.int32]:
+        """The (n,) int32 ids of the tokens that the bias raises."""
+        return np.array([t for t, b in self.bias.items() if b > 0], dtype=np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
